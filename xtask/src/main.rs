@@ -1,0 +1,2 @@
+//! The only tool of the workspace.
+fn main() {}
