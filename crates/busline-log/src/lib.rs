@@ -1,1 +1,3 @@
-//! busline-log.
+//! An embedded durable log that many processes share: segments, groups, recovery.
+
+pub mod storage;
