@@ -1,1 +1,38 @@
-//! busline-core.
+//! The port of Busline: messages, deliveries, transports and what they promise.
+//!
+//! This crate opens no socket and no file. It is for those who write a transport; programs use the
+//! crate `busline`, which re-exports what they need of it.
+
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod capability;
+pub mod clock;
+pub mod codec;
+pub mod dead;
+pub mod delivery;
+pub mod error;
+pub mod headers;
+pub mod key;
+pub mod limits;
+pub mod message;
+pub mod name;
+pub mod offset;
+pub mod receipt;
+pub mod time;
+pub mod transport;
+
+pub use backoff::Backoff;
+pub use capability::{Capabilities, Capability, Durability, Lease, OrderScope, Support};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use codec::Codec;
+pub use delivery::{Attempt, Delivery, Outcome, Record, Settled};
+pub use error::{Error, ErrorKind, Result};
+pub use headers::{HeaderValue, Headers};
+pub use key::{Key, KeyPattern, Patterns};
+pub use limits::Limits;
+pub use message::{Message, Properties, new_message_id};
+pub use name::{GroupName, Topic};
+pub use offset::{Offset, Position};
+pub use receipt::{PendingReceipt, PublishError, Published, Receipt};
+pub use time::Timestamp;

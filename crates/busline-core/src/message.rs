@@ -1,0 +1,115 @@
+//! The message: pure data, without behaviour.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::headers::{HeaderValue, Headers};
+use crate::key::Key;
+use crate::name::Topic;
+use crate::time::Timestamp;
+
+/// The standard properties; a dialect decides which of them travel and how.
+///
+/// Received ids are opaque text; the ones Busline makes are UUIDv7.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Names this message, and no other.
+    pub message_id: Option<ByteString>,
+    /// Ties a reply to its request.
+    pub correlation_id: Option<ByteString>,
+    /// Names the whole exchange that this message is part of.
+    pub conversation_id: Option<ByteString>,
+    /// The message id of what caused this message.
+    pub causation_id: Option<ByteString>,
+    /// Where a reply goes.
+    pub reply_to: Option<ByteString>,
+    /// The media type of the payload; chooses the codec.
+    pub content_type: Option<ByteString>,
+    /// How the payload is encoded over its media type, as `gzip`.
+    pub content_encoding: Option<ByteString>,
+    /// What kind of message this is, in the words of the application.
+    pub kind: Option<ByteString>,
+    /// The application that sent it.
+    pub app_id: Option<ByteString>,
+    /// When the sender says it was made.
+    pub timestamp: Option<Timestamp>,
+    /// How long after sending it is worth delivering.
+    pub expiration: Option<Duration>,
+    /// 0 (least) to 9.
+    pub priority: Option<u8>,
+}
+
+/// What is sent: topic, key, headers, properties and payload.
+///
+/// ```
+/// use busline_core::{Message, Topic};
+/// let message = Message::new(Topic::new("quakes")?, "quake.us.strong".try_into()?, "{}")
+///     .content_type("application/json")
+///     .header("source", "usgs");
+/// assert_eq!(message.payload, "{}");
+/// # Ok::<(), busline_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// The named stream it goes to.
+    pub topic: Topic,
+    /// The words that patterns select by.
+    pub key: Key,
+    /// What a partitioned broker keeps in order, where that is not the whole topic.
+    pub ordering_key: Option<ByteString>,
+    /// Named values beside the payload.
+    pub headers: Headers,
+    /// The standard properties.
+    pub properties: Properties,
+    /// The body, opaque to every transport.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// A message without headers and properties.
+    pub fn new(topic: Topic, key: Key, payload: impl Into<Bytes>) -> Self {
+        Self {
+            topic,
+            key,
+            ordering_key: None,
+            headers: Headers::new(),
+            properties: Properties::default(),
+            payload: payload.into(),
+        }
+    }
+
+    /// Adds a header behind the others.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<ByteString>, value: impl Into<HeaderValue>) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Sets the media type of the payload.
+    #[must_use]
+    pub fn content_type(mut self, media_type: impl Into<ByteString>) -> Self {
+        self.properties.content_type = Some(media_type.into());
+        self
+    }
+
+    /// Sets the message id.
+    #[must_use]
+    pub fn message_id(mut self, id: impl Into<ByteString>) -> Self {
+        self.properties.message_id = Some(id.into());
+        self
+    }
+
+    /// An estimate of its bytes in memory and on the wire: key, headers, properties and payload.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.size_bytes()).sum();
+        self.payload.len() + self.key.as_str().len() + headers + 64
+    }
+}
+
+/// A new message id: a UUIDv7, so that ids sort by the time they were made.
+pub fn new_message_id() -> ByteString {
+    uuid::Uuid::now_v7().to_string().into()
+}
