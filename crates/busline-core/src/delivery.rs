@@ -196,7 +196,6 @@ impl Delivery {
     }
 
     /// Puts another queue between this delivery and its session, for wrappers.
-    #[must_use]
     pub fn map_settler(mut self, wrap: impl FnOnce(Settler) -> Settler) -> Self {
         self.settler = self.settler.take().map(wrap);
         self
