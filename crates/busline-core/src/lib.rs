@@ -15,6 +15,7 @@ pub mod error;
 pub mod headers;
 pub mod key;
 pub mod limits;
+pub mod link;
 pub mod message;
 pub mod name;
 pub mod offset;

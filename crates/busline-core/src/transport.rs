@@ -31,6 +31,12 @@ pub trait Transport: fmt::Debug + fmt::Display + Send + Sync + 'static {
     ///
     /// Cancel safe: a cancelled connect leaves nothing open.
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>>;
+
+    /// Whether a session can be lost while the program runs. Where it cannot, the link hands
+    /// receipts through as they are and keeps no copies to send again.
+    fn may_disconnect(&self) -> bool {
+        true
+    }
 }
 
 /// What a session is for.

@@ -1,0 +1,307 @@
+//! The link: the only place that establishes anything again.
+//!
+//! A link keeps one session for publishing and one for consuming over one of several transports.
+//! When a session is lost it connects again with back-off, declares the topology it has seen,
+//! sends what was not confirmed before anything newer, and resumes subscriptions and readers, so
+//! that their users see one unbroken stream. Only temporary errors are retried.
+
+mod consume;
+mod outbox;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+pub use consume::{LinkReader, LinkSubscription};
+
+use crate::backoff::Backoff;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::new_message_id;
+use crate::receipt::PendingReceipt;
+use crate::transport::{
+    Batch, Connect, Dialect, Read, Role, Session, Subscribe, Topology, TopologyMode, Transport,
+};
+
+/// How a link behaves.
+#[derive(Debug, Clone)]
+pub struct LinkOptions {
+    /// The clock it sleeps by.
+    pub clock: Arc<dyn Clock>,
+    /// The waits between attempts to connect.
+    pub backoff: Backoff,
+    /// How long the first connect may take in all, retries included; later ones have no limit.
+    pub first_connect_max: Duration,
+    /// The wire conventions of its sessions.
+    pub dialect: Dialect,
+    /// The name by which operators recognise this program.
+    pub client_name: String,
+    /// The most messages accepted and not receipted.
+    pub window: usize,
+}
+
+impl Default for LinkOptions {
+    fn default() -> Self {
+        Self {
+            clock: SystemClock::shared(),
+            backoff: Backoff::default(),
+            first_connect_max: Duration::from_secs(10),
+            dialect: Dialect::Busline,
+            client_name: String::new(),
+            window: 4096,
+        }
+    }
+}
+
+/// A connection that heals. Cheap to clone; all clones share it.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    transports: Vec<Arc<dyn Transport>>,
+    /// The transport that was good last; the next attempt starts there.
+    current: AtomicUsize,
+    options: LinkOptions,
+    publish: Mutex<Slot>,
+    consume: Mutex<Slot>,
+    /// What was declared through this link, to be declared again on a new session.
+    topology: std::sync::Mutex<Vec<Topology>>,
+    outbox: std::sync::OnceLock<outbox::Outbox>,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Slot {
+    session: Option<Arc<dyn Session>>,
+    connected_before: bool,
+}
+
+impl Link {
+    /// A link over the transports, tried in turn; nothing is connected yet.
+    pub fn new(transports: Vec<Arc<dyn Transport>>, options: LinkOptions) -> Result<Self> {
+        if transports.is_empty() {
+            return Err(Error::new(ErrorKind::Limit, "a link needs at least one transport"));
+        }
+        Ok(Self(Arc::new(Inner {
+            transports,
+            current: AtomicUsize::new(0),
+            options,
+            publish: Mutex::default(),
+            consume: Mutex::default(),
+            topology: std::sync::Mutex::default(),
+            outbox: std::sync::OnceLock::new(),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    /// The clock it sleeps by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.options.clock
+    }
+
+    /// The live session for a role; connects, and connects again, as needed.
+    ///
+    /// Fails at once on errors that are not temporary, and on the first connect also when
+    /// `first_connect_max` is over. Cancel safe.
+    pub async fn session(&self, role: Role) -> Result<Arc<dyn Session>> {
+        let slot = self.slot(role);
+        let mut slot = slot.lock().await;
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        if let Some(session) = &slot.session {
+            return Ok(Arc::clone(session));
+        }
+        let first = !slot.connected_before;
+        let session = self.connect(role, first).await?;
+        slot.connected_before = true;
+        slot.session = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Declares topics and groups, now and on every later session.
+    pub async fn declare(&self, topology: &Topology) -> Result<()> {
+        self.with_session(async |session| session.declare(topology).await).await?;
+        if topology.mode != TopologyMode::Assume {
+            self.remember(topology.clone());
+        }
+        Ok(())
+    }
+
+    /// Sends a batch; resolves when it is accepted. See [`Session::send`].
+    ///
+    /// Messages without an id get one. A message whose session is lost before its receipt is sent
+    /// again, with the same id, before anything newer.
+    pub async fn send(&self, mut batch: Batch) -> Result<Vec<PendingReceipt>> {
+        for message in &mut batch.messages {
+            message.properties.message_id.get_or_insert_with(new_message_id);
+        }
+        if !self.may_disconnect() {
+            let session = self.session(Role::Publish).await?;
+            return session.send(batch).await;
+        }
+        self.0.outbox.get_or_init(|| outbox::Outbox::start(self)).send(batch).await
+    }
+
+    /// Subscribes; the subscription outlives lost sessions.
+    pub async fn subscribe(&self, subscribe: Subscribe) -> Result<LinkSubscription> {
+        LinkSubscription::open(self.clone(), subscribe).await
+    }
+
+    /// Opens a reader; it outlives lost sessions.
+    pub async fn read(&self, read: Read) -> Result<LinkReader> {
+        LinkReader::open(self.clone(), read).await
+    }
+
+    /// Runs an operation on the consuming session, again on a new one when that is lost.
+    pub async fn with_session<T>(
+        &self,
+        operation: impl AsyncFn(&dyn Session) -> Result<T>,
+    ) -> Result<T> {
+        let mut waits = self.0.options.backoff.waits();
+        loop {
+            let session = self.session(Role::Consume).await?;
+            match operation(&*session).await {
+                Err(error) if error.kind() == ErrorKind::Disconnected => {
+                    self.forget(Role::Consume, &session).await;
+                    self.pause(&mut waits).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Flushes what was accepted, then ends the sessions; at most this long in all.
+    ///
+    /// `Elapsed` when the time was over before everything was confirmed.
+    pub async fn close(&self, deadline: Duration) -> Result<()> {
+        let closing = async {
+            if let Some(outbox) = self.0.outbox.get() {
+                outbox.drain().await;
+            }
+            self.0.closed.store(true, Ordering::Release);
+            let mut result = Ok(());
+            for role in [Role::Publish, Role::Consume] {
+                let session = self.slot(role).lock().await.session.take();
+                if let Some(session) = session {
+                    result = result.and(session.close(deadline).await);
+                }
+            }
+            result
+        };
+        let closed = tokio::select! {
+            result = closing => result,
+            () = self.clock().sleep(deadline) => Err(Error::new(
+                ErrorKind::Elapsed,
+                "closing took too long: some messages have no receipt",
+            )),
+        };
+        self.0.closed.store(true, Ordering::Release);
+        closed
+    }
+
+    fn may_disconnect(&self) -> bool {
+        self.0.transports.iter().any(|transport| transport.may_disconnect())
+    }
+
+    fn slot(&self, role: Role) -> &Mutex<Slot> {
+        match role {
+            Role::Publish => &self.0.publish,
+            Role::Consume => &self.0.consume,
+        }
+    }
+
+    fn remember(&self, topology: Topology) {
+        let mut known = self.0.topology.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for seen in known.iter_mut() {
+            seen.topics.retain(|old| !topology.topics.iter().any(|new| new.topic == old.topic));
+            seen.groups.retain(|old| {
+                !topology.groups.iter().any(|new| new.topic == old.topic && new.group == old.group)
+            });
+        }
+        known.retain(|seen| !seen.topics.is_empty() || !seen.groups.is_empty());
+        known.push(topology);
+    }
+
+    /// Drops the session if it is still the live one, so that the next user connects again.
+    async fn forget(&self, role: Role, session: &Arc<dyn Session>) {
+        let mut slot = self.slot(role).lock().await;
+        if slot.session.as_ref().is_some_and(|live| Arc::ptr_eq(live, session)) {
+            tracing::warn!(transport = %self.transport(), "the session is lost, connecting again");
+            slot.session = None;
+        }
+    }
+
+    async fn pause(&self, waits: &mut (impl Iterator<Item = Duration> + Send)) {
+        let wait = waits.next().unwrap_or(self.0.options.backoff.max);
+        self.clock().sleep(wait).await;
+    }
+
+    fn transport(&self) -> &Arc<dyn Transport> {
+        let index = self.0.current.load(Ordering::Relaxed) % self.0.transports.len();
+        self.0.transports.get(index).expect("the index is below the length")
+    }
+
+    async fn connect(&self, role: Role, first: bool) -> Result<Arc<dyn Session>> {
+        let options = &self.0.options;
+        let started = self.clock().monotonic();
+        let mut waits = options.backoff.waits();
+        let mut tried = 0;
+        loop {
+            let error = match self.connect_once(role).await {
+                Ok(session) => return Ok(session),
+                Err(error) => error.during("connect"),
+            };
+            if !error.is_temporary() {
+                return Err(error);
+            }
+            if first && self.clock().monotonic() - started >= options.first_connect_max {
+                return Err(error);
+            }
+            if self.0.closed.load(Ordering::Acquire) {
+                return Err(closed());
+            }
+            tracing::warn!(%error, "cannot connect, trying again");
+            self.0.current.fetch_add(1, Ordering::Relaxed);
+            tried += 1;
+            // Every transport once, then a wait.
+            if tried % self.0.transports.len() == 0 {
+                self.pause(&mut waits).await;
+            }
+        }
+    }
+
+    async fn connect_once(&self, role: Role) -> Result<Arc<dyn Session>> {
+        let options = &self.0.options;
+        let connect =
+            Connect { role, dialect: options.dialect, client_name: options.client_name.clone() };
+        let session = self.transport().connect(connect).await?;
+        let known = {
+            let known = self.0.topology.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            known.clone()
+        };
+        for topology in &known {
+            session.declare(topology).await?;
+        }
+        Ok(session)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("transports", &self.0.transports).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.transport().fmt(f)
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the bus is closed")
+}
