@@ -4,6 +4,18 @@
 //! in memory, make it fail, and take its power away. All calls are synchronous; none keeps a
 //! reference to a buffer after it returned.
 
+#![cfg_attr(not(unix), allow(dead_code))] // without a real storage its helpers have no user
+
+mod fork;
+#[cfg(unix)]
+mod fs;
+mod words;
+
+#[allow(unused_imports)] // the log takes it from here
+pub(crate) use fork::ForkGuard;
+#[cfg(unix)]
+pub use fs::FsStorage;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,7 +89,9 @@ pub trait StorageFile: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A lock that dies with its holder: `flock` on disk. One object is one holder; locking it again
-/// while it is held changes the kind of the lock.
+/// while it is held changes the kind of the lock, and not in one step: an exclusive lock asked for
+/// while the shared one is held gives that up first, so a [`StorageLock::try_lock`] that returns
+/// `false` leaves its caller with no lock at all.
 pub trait StorageLock: fmt::Debug + Send + Sync + 'static {
     /// Waits for the exclusive lock.
     fn lock(&self) -> io::Result<()>;
@@ -104,7 +118,8 @@ pub trait SharedPage: fmt::Debug + Send + Sync + 'static {
     fn wait(&self, word: usize, expected: u32, timeout: Option<Duration>);
     /// Wakes all who wait on `word`; the low half of the 64-bit word is the futex.
     fn wake(&self, word: usize);
-    /// The low 32 bits of a word, the part [`SharedPage::wait`] watches.
+    /// The low 32 bits of a word, the part [`SharedPage::wait`] watches. A word that is used in halves
+    /// is only used in halves: atomic accesses of two sizes must not race.
     fn low(&self, word: usize) -> &AtomicU32;
     /// Makes the page durable.
     fn sync(&self) -> io::Result<()>;

@@ -1,0 +1,124 @@
+//! Files by position, and lock files by `flock`.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::storage::{StorageFile, StorageLock};
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct FsFile {
+    file: File,
+}
+
+impl FsFile {
+    pub(super) fn new(file: File) -> Self {
+        Self { file }
+    }
+}
+
+impl StorageFile for FsFile {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        // A signal may cut a read short; only a read of nothing is the end of the file.
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, at.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, at)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+/// A lock file; the open file description is the holder.
+#[derive(Debug)]
+pub(super) struct FsLock {
+    file: File,
+}
+
+impl FsLock {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let writable =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = match writable {
+            // `flock` asks for no right to write: who may only read a log can still lock it.
+            Err(error) if is_read_only(&error) => File::open(path).map_err(|_| error)?,
+            other => other?,
+        };
+        Ok(Self { file })
+    }
+}
+
+impl StorageLock for FsLock {
+    fn lock(&self) -> io::Result<()> {
+        uninterrupted(|| self.file.lock())
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        taken(|| self.file.try_lock())
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        taken(|| self.file.try_lock_shared())
+    }
+
+    fn lock_shared(&self) -> io::Result<()> {
+        uninterrupted(|| self.file.lock_shared())
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        uninterrupted(|| self.file.unlock())
+    }
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// `flock` returns EINTR when a signal arrives while it waits; std passes that on.
+fn uninterrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn taken(mut call: impl FnMut() -> Result<(), TryLockError>) -> io::Result<bool> {
+    loop {
+        return match call() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                continue;
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        };
+    }
+}

@@ -1,0 +1,103 @@
+//! The file system of this machine: files, `flock` locks, a mapped page with a futex, FIFO bells.
+
+mod bell;
+mod boot;
+mod file;
+pub(super) mod map;
+mod page;
+mod remote;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Bell, OpenMode, SharedPage, Storage, StorageFile, StorageLock};
+
+/// The file system of this machine. Has no state: every value is the same storage.
+///
+/// It is made for local file systems. Locks and the shared page of a remote one (see
+/// [`Storage::is_remote`]) are not kept between machines, and its durability is another.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FsStorage;
+
+impl FsStorage {
+    /// The file system of this machine.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Storage for FsStorage {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::ReadWrite => options.write(true),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+            OpenMode::Create => options.write(true).create(true).truncate(false),
+        };
+        Ok(Arc::new(file::FsFile::new(options.open(path)?)))
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        fs::exists(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn lock_file(&self, path: &Path) -> io::Result<Arc<dyn StorageLock>> {
+        Ok(Arc::new(file::FsLock::open(path)?))
+    }
+
+    fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
+        Ok(Arc::new(page::FsPage::open(path)?))
+    }
+
+    fn bell(&self, path: &Path) -> io::Result<Arc<dyn Bell>> {
+        Ok(Arc::new(bell::FsBell::create(path)?))
+    }
+
+    fn ring(&self, path: &Path) -> io::Result<bool> {
+        bell::ring(path)
+    }
+
+    fn is_remote(&self, path: &Path) -> io::Result<bool> {
+        remote::is_remote(path)
+    }
+
+    fn boot_id(&self) -> io::Result<u128> {
+        boot::boot_id()
+    }
+}
