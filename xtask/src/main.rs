@@ -1,2 +1,56 @@
-//! The only tool of the workspace.
-fn main() {}
+//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `brokers`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to people")]
+
+mod brokers;
+mod ci;
+mod deny;
+mod examples;
+mod features;
+mod shell;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+/// What everything here comes to; the error is a sentence for people.
+type Result<T> = std::result::Result<T, String>;
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  test [--long] [ARG…]   run all tests; --long runs the long ones at full length;
+                         other arguments go to cargo test
+  ci                     everything that must hold before a change lands
+  tidy                   the house rules that no compiler checks
+  brokers                which brokers the tests can reach
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["test", rest @ ..] => test::run(rest),
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(),
+        ["brokers"] => {
+            brokers::report(&brokers::probe_all());
+            Ok(())
+        }
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => Err(format!("'{}' is no task\n\n{USAGE}", other.join(" "))),
+    }
+}

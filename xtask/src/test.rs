@@ -1,0 +1,160 @@
+//! `cargo xtask test`: every test of the workspace, and a plain summary at the end.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::{Result, brokers, shell};
+
+/// Set to 1 for tests that have a long form.
+const LONG: &str = "BUSLINE_LONG";
+
+/// What a line of a test's output starts with when it says that a case was left out.
+const SKIP_PREFIX: &str = "skip: ";
+
+/// Runs all tests; `--long` at full length, other arguments go to `cargo test`.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    let long = arguments.contains(&"--long");
+    let rest: Vec<_> = arguments.iter().copied().filter(|argument| *argument != "--long").collect();
+    run_with(long, brokers::required(), &rest).map(|_| ())
+}
+
+/// Runs all tests and says what was skipped, if anything.
+pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Option<String>> {
+    let probes = brokers::probe_all();
+    brokers::report(&probes);
+    brokers::demand(&probes, required)?;
+
+    let standard = ["test", "--workspace", "--all-features", "--no-fail-fast"];
+    let mut command = shell::cargo(standard.into_iter().chain(rest.iter().copied()));
+    if long {
+        command.env(LONG, "1");
+    }
+    if required {
+        command.env(brokers::REQUIRE, "1");
+    }
+    println!("$ {}", shell::line(&command));
+    let start_error = |error| format!("cannot start cargo test: {error}");
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(start_error)?;
+    let mut summary = Summary::default();
+    let stdout = child.stdout.take().expect("it is piped");
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.map_err(|error| format!("cannot read what cargo test prints: {error}"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        summary.line(&line);
+    }
+    let status = child.wait().map_err(|error| format!("cargo test got lost: {error}"))?;
+    summary.missing = brokers::missing(&probes);
+    print!("\n{}", summary.text(long));
+    if !status.success() {
+        return Err(format!("tests failed ({status})"));
+    }
+    if summary.passed == 0 && rest.is_empty() {
+        return Err("no test ran".to_owned());
+    }
+    Ok(summary.left_out())
+}
+
+/// What the test binaries said about themselves.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Summary {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    binaries: u64,
+    failures: Vec<String>,
+    skips: Vec<String>,
+    missing: Vec<&'static str>,
+}
+
+impl Summary {
+    fn line(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.binaries += 1;
+            self.passed += count(result, " passed");
+            self.failed += count(result, " failed");
+            self.ignored += count(result, " ignored");
+        } else if let Some(test) =
+            line.strip_prefix("test ").and_then(|t| t.strip_suffix(" ... FAILED"))
+        {
+            self.failures.push(test.to_owned());
+        } else if let Some(skip) = line.trim_start().strip_prefix(SKIP_PREFIX) {
+            self.skips.push(skip.to_owned());
+        }
+    }
+
+    fn left_out(&self) -> Option<String> {
+        match (self.skips.len(), self.missing.as_slice()) {
+            (0, []) => None,
+            (0, missing) => Some(missing.join(", ")),
+            (skips, []) => Some(format!("{skips} cases")),
+            (skips, missing) => Some(format!("{}, {skips} cases", missing.join(", "))),
+        }
+    }
+
+    fn text(&self, long: bool) -> String {
+        let mut text = format!(
+            "tests: {} passed, {} failed, {} ignored, in {} binaries and documents{}\n",
+            self.passed,
+            self.failed,
+            self.ignored,
+            self.binaries,
+            if long { ", long" } else { "" },
+        );
+        for failure in &self.failures {
+            text += &format!("failed: {failure}\n");
+        }
+        for skip in &self.skips {
+            text += &format!("skipped: {skip}\n");
+        }
+        for broker in &self.missing {
+            text += &format!("skipped: everything that needs {broker}, which was not reached\n");
+        }
+        text
+    }
+}
+
+/// The number before `what` in a result line of libtest.
+fn count(result: &str, what: &str) -> u64 {
+    let before = result.split(';').find_map(|part| part.trim_end().strip_suffix(what));
+    let number = before.and_then(|before| before.rsplit(' ').next());
+    number.and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(output: &str) -> Summary {
+        let mut summary = Summary::default();
+        output.lines().for_each(|line| summary.line(line));
+        summary
+    }
+
+    #[test]
+    fn results_of_all_binaries_add_up() {
+        let summary = summary(
+            "test a ... ok\ntest b::c ... FAILED\n\
+             skip: replay on memory: refused\n\
+             test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
+             test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(
+            summary.text(false),
+            "tests: 43 passed, 1 failed, 2 ignored, in 2 binaries and documents\n\
+             failed: b::c\nskipped: replay on memory: refused\n"
+        );
+        assert_eq!(summary.left_out(), Some("1 cases".to_owned()));
+    }
+
+    #[test]
+    fn missing_brokers_are_named() {
+        let summary = Summary { passed: 1, missing: vec!["TestMQ"], ..Summary::default() };
+        assert!(
+            summary
+                .text(true)
+                .ends_with("skipped: everything that needs TestMQ, which was not reached\n")
+        );
+        assert_eq!(summary.left_out(), Some("TestMQ".to_owned()));
+    }
+}
