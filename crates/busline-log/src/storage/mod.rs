@@ -6,15 +6,19 @@
 
 #![cfg_attr(not(unix), allow(dead_code))] // without a real storage its helpers have no user
 
+#[cfg(test)]
+mod contract;
 mod fork;
 #[cfg(unix)]
 mod fs;
+mod mem;
 mod words;
 
 #[allow(unused_imports)] // the log takes it from here
 pub(crate) use fork::ForkGuard;
 #[cfg(unix)]
 pub use fs::FsStorage;
+pub use mem::{MemOp, MemStorage};
 
 use std::fmt;
 use std::io;
