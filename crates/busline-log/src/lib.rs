@@ -1,3 +1,31 @@
 //! An embedded durable log that many processes share: segments, groups, recovery.
+//!
+//! A [`Log`] is a directory. Every process that opens it may append ([`Appender`]) and read
+//! ([`Scanner`]); records are key, meta and value bytes with a time, numbered one by one. Records are
+//! visible to all when they are appended and durable after [`Log::commit`]. A process that dies at any
+//! instruction leaves nothing that the next cannot repair.
+//!
+//! The crate starts no thread and no timer, reads no clock and knows nothing of messaging: no topics, no
+//! patterns, no headers. `FORMAT.md` beside it gives the bytes on disk, the crash model and what is
+//! assumed of the medium. It is no network service and no database: there is no update and no index by key.
 
+mod bytes;
+mod control;
+mod error;
+mod files;
+mod frame;
+mod log;
+mod options;
+mod page;
+mod scan;
+mod segment;
 pub mod storage;
+
+pub use error::{Damage, Error, ErrorKind, Result};
+pub use files::LABEL_BYTES_MAX;
+pub use frame::{BATCH_BYTES_TARGET, Batch, FRAME_BODY_MAX, KEY_BYTES_MAX};
+pub use log::{
+    AppendGuard, Appended, Appender, Doorbell, Log, Mark, Removed, RetainPolicy, Stats,
+};
+pub use options::{Access, Cut, OpenReport, Options, SyncMode};
+pub use scan::{Record, Scanner};

@@ -1,0 +1,193 @@
+//! A frame under construction: records are encoded once, into one buffer that is used again.
+
+use crate::bytes::{VARINT_LEN_MAX, put_varint};
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::{ALIGN, FRAME_BODY_MAX, FrameHeader, HEADER_LEN, KEY_BYTES_MAX};
+
+/// Records that will be written as one frame: all of them become visible, or none.
+#[derive(Debug)]
+pub struct Batch {
+    /// Room for the header, then the body, then padding once sealed.
+    buffer: Vec<u8>,
+    body_len: usize,
+    count: u32,
+    delta_us_max: u64,
+    body_crc: Option<u32>,
+    record_bytes_max: usize,
+}
+
+impl Batch {
+    /// An empty batch for records of at most `record_bytes_max` bytes (key, meta and value together).
+    pub fn new(record_bytes_max: usize) -> Self {
+        Self {
+            buffer: vec![0; HEADER_LEN],
+            body_len: 0,
+            count: 0,
+            delta_us_max: 0,
+            body_crc: None,
+            record_bytes_max: record_bytes_max.min(FRAME_BODY_MAX / 2),
+        }
+    }
+
+    /// Adds a record. `Limit` when it, its key or the frame would be too long; the batch is then as before.
+    pub fn push(&mut self, key: &[u8], meta: &[u8], value: &[u8]) -> Result<()> {
+        self.push_after(0, key, meta, value)
+    }
+
+    /// Adds a record that is `delta_us` microseconds younger than the frame.
+    pub(crate) fn push_after(
+        &mut self,
+        delta_us: u64,
+        key: &[u8],
+        meta: &[u8],
+        value: &[u8],
+    ) -> Result<()> {
+        let len = key.len().saturating_add(meta.len()).saturating_add(value.len());
+        if key.len() > KEY_BYTES_MAX || len > self.record_bytes_max {
+            return Err(self.too_long(key.len(), len));
+        }
+        let mut lengths = [0u8; 4 * VARINT_LEN_MAX];
+        let at = put_varint(&mut lengths, 0, delta_us);
+        let at = put_varint(&mut lengths, at, key.len() as u64);
+        let at = put_varint(&mut lengths, at, meta.len() as u64);
+        let at = put_varint(&mut lengths, at, value.len() as u64);
+        if self.body_len + at + len > FRAME_BODY_MAX || self.count == u32::MAX {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                "push a record",
+                "the batch is full; flush it before adding more",
+            )
+            .with("body_bytes", self.body_len)
+            .with("body_bytes_max", FRAME_BODY_MAX));
+        }
+        if self.body_crc.take().is_some() {
+            self.buffer.truncate(HEADER_LEN + self.body_len);
+        }
+        self.buffer.reserve(at + len);
+        self.buffer.extend_from_slice(lengths.get(..at).unwrap_or_default());
+        self.buffer.extend_from_slice(key);
+        self.buffer.extend_from_slice(meta);
+        self.buffer.extend_from_slice(value);
+        self.body_len += at + len;
+        self.count += 1;
+        self.delta_us_max = self.delta_us_max.max(delta_us);
+        Ok(())
+    }
+
+    #[cold]
+    fn too_long(&self, key_len: usize, len: usize) -> Error {
+        if key_len > KEY_BYTES_MAX {
+            Error::new(ErrorKind::Limit, "push a record", "the key is too long; shorten it")
+                .with("key_bytes", key_len)
+                .with("key_bytes_max", KEY_BYTES_MAX)
+        } else {
+            Error::new(
+                ErrorKind::Limit,
+                "push a record",
+                "the record is too long; shorten it or raise record_bytes_max",
+            )
+            .with("record_bytes", len)
+            .with("record_bytes_max", self.record_bytes_max)
+        }
+    }
+
+    /// The number of records.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The encoded records, in bytes.
+    pub fn body_len(&self) -> usize {
+        self.body_len
+    }
+
+    /// Forgets all records and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.buffer.truncate(HEADER_LEN);
+        self.body_len = 0;
+        self.count = 0;
+        self.delta_us_max = 0;
+        self.body_crc = None;
+    }
+
+    /// How much younger the youngest record is than the frame, in microseconds.
+    pub(crate) fn delta_us_max(&self) -> u64 {
+        self.delta_us_max
+    }
+
+    /// Pads and checksums the body: the part of the work that needs no lock. Returns the frame's length.
+    pub(crate) fn seal(&mut self) -> u64 {
+        if self.body_crc.is_none() {
+            let body = self.buffer.get(HEADER_LEN..HEADER_LEN + self.body_len);
+            self.body_crc = Some(crc32fast::hash(body.unwrap_or_default()));
+            let len = (HEADER_LEN + self.body_len).next_multiple_of(ALIGN as usize);
+            self.buffer.resize(len, 0);
+        }
+        self.buffer.len() as u64
+    }
+
+    /// Writes the header for a place in a segment; returns the whole frame.
+    pub(crate) fn encode(&mut self, base_seq: u64, synced_seq: u64, time_us: i64, salt: u32) -> &[u8] {
+        self.seal();
+        let header = FrameHeader {
+            // The body is at most FRAME_BODY_MAX, which is far below 4 GiB.
+            body_len: u32::try_from(self.body_len).unwrap_or(u32::MAX),
+            body_crc: self.body_crc.unwrap_or_default(),
+            base_seq,
+            synced_seq,
+            time_us,
+            count: self.count,
+        };
+        if let Some(slot) = self.buffer.first_chunk_mut::<HEADER_LEN>() {
+            *slot = header.encode(salt);
+        }
+        &self.buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::decode_frame;
+
+    #[test]
+    fn bounds_are_refused_by_name_and_leave_the_batch_alone() {
+        let mut batch = Batch::new(100);
+        batch.push(b"k", b"", &[0; 99]).unwrap();
+        let before = batch.body_len();
+        for (key, value) in [(0, 101), (KEY_BYTES_MAX + 1, 0)] {
+            let e = batch.push(&vec![0; key], b"", &vec![0; value]).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Limit);
+        }
+        assert_eq!((batch.count(), batch.body_len()), (1, before));
+    }
+
+    #[test]
+    fn a_batch_may_grow_after_it_was_sealed() {
+        let mut batch = Batch::new(100);
+        batch.push(b"a", b"", b"").unwrap();
+        batch.encode(0, 0, 0, 1);
+        batch.push(b"b", b"", b"").unwrap();
+        let bytes = batch.encode(5, 5, 9, 1).to_vec();
+        let (header, _) = decode_frame(&bytes, 1).unwrap();
+        assert_eq!((header.base_seq, header.count), (5, 2));
+        batch.clear();
+        assert!(batch.is_empty());
+        batch.push(b"c", b"", b"").unwrap();
+        assert_eq!(decode_frame(batch.encode(0, 0, 0, 1), 1).unwrap().0.count, 1);
+    }
+
+    #[test]
+    fn a_full_frame_asks_for_a_flush() {
+        let mut batch = Batch::new(FRAME_BODY_MAX);
+        batch.push(b"", b"", &vec![1; FRAME_BODY_MAX / 2]).unwrap();
+        let e = batch.push(b"", b"", &vec![1; FRAME_BODY_MAX / 2]).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Limit);
+        assert!(e.to_string().contains("flush"), "{e}");
+    }
+}

@@ -1,0 +1,337 @@
+//! Reading: a scanner lends one record after the other out of one reused buffer.
+
+mod damage;
+mod seek;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::{Fault, FrameHeader, take_record};
+use crate::log::{Inner, Log};
+use crate::segment::{FRAMES_START, FrameReader, ReadError, SegmentInfo};
+use crate::storage::OpenMode;
+
+const OP: &str = "read a log";
+
+/// A record, lent until the scanner moves on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its time, in unix microseconds; never earlier than that of the record before.
+    pub time_us: i64,
+    /// Its key.
+    pub key: &'a [u8],
+    /// What its writer wrote beside the value.
+    pub meta: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+/// A position in a log. Reads what is visible, in order, and never waits; several may read at once.
+///
+/// Checksums are verified once a frame. Damage is an error ([`ErrorKind::Damaged`]) that comes again
+/// until [`Scanner::skip_damage`] or a seek goes elsewhere. A frame is read into memory as a whole.
+pub struct Scanner {
+    log: Log,
+    reader: FrameReader,
+    /// The segment that is open.
+    current: Option<Current>,
+    /// The frame that was read last.
+    frame: Option<Frame>,
+    /// The next frame: where it stands, and with which record it begins.
+    pos: u64,
+    pos_seq: u64,
+    /// The next record.
+    seq: u64,
+    /// The tail as of before anything in the reader's buffer was read: what lies below is whole.
+    tail: u64,
+    /// Where reading can go on behind damage that was reported: a position and its record.
+    damage: Option<Option<(u64, u64)>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    info: Arc<SegmentInfo>,
+    /// Where its records end, once it is sealed.
+    end: Option<u64>,
+    generation: u64,
+    /// Below this position the index wants no entry.
+    note_pos: u64,
+}
+
+#[derive(Debug)]
+struct Frame {
+    header: FrameHeader,
+    /// The body in the reader's buffer.
+    body: Range<usize>,
+    /// The next record in the body.
+    at: usize,
+}
+
+/// A record's place in the reader's buffer.
+#[derive(Debug)]
+struct Span {
+    seq: u64,
+    time_us: i64,
+    key: Range<usize>,
+    meta: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Scanner {
+    pub(crate) fn new(log: &Log) -> Self {
+        let seq = log.first_seq();
+        Self {
+            log: log.clone(),
+            reader: FrameReader::new(),
+            current: None,
+            frame: None,
+            pos: 0,
+            pos_seq: 0,
+            seq,
+            tail: 0,
+            damage: None,
+        }
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.log.inner
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The sequence number of the next record to be examined.
+    pub fn position(&self) -> u64 {
+        self.seq
+    }
+
+    /// The next record; `None` at the tail.
+    #[allow(clippy::should_implement_trait)] // it lends
+    pub fn next(&mut self) -> Result<Option<Record<'_>>> {
+        let span = self.step(u64::MAX)?;
+        Ok(span.map(|span| self.lend(&span)))
+    }
+
+    /// The next record below `end` whose key and meta satisfy the predicate; the others are passed over.
+    /// `None` when [`Scanner::position`] reached `end` or the tail.
+    pub fn next_where(
+        &mut self,
+        end: u64,
+        mut predicate: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<Option<Record<'_>>> {
+        while let Some(span) = self.step(end)? {
+            if predicate(self.reader.body(span.key.clone()), self.reader.body(span.meta.clone())) {
+                return Ok(Some(self.lend(&span)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with exactly this sequence number, wherever the scanner stands; `None` when it never
+    /// existed (a gap). Cheap when asked in ascending order. The position is then behind it.
+    pub fn read(&mut self, seq: u64) -> Result<Option<Record<'_>>> {
+        let next = self.seek(seq)?;
+        if next != seq {
+            return Ok(None);
+        }
+        let span = self.step(seq.saturating_add(1))?;
+        let span = span.filter(|span| span.seq == seq);
+        Ok(span.map(|span| self.lend(&span)))
+    }
+
+    fn lend(&self, span: &Span) -> Record<'_> {
+        Record {
+            seq: span.seq,
+            time_us: span.time_us,
+            key: self.reader.body(span.key.clone()),
+            meta: self.reader.body(span.meta.clone()),
+            value: self.reader.body(span.value.clone()),
+        }
+    }
+
+    /// Goes over one record below `end`.
+    fn step(&mut self, end: u64) -> Result<Option<Span>> {
+        loop {
+            if self.seq >= end {
+                return Ok(None);
+            }
+            let Some(frame) = self.frame.as_mut().filter(|f| self.seq < f.header.end_seq()) else {
+                if self.load()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            let body = self.reader.body(frame.body.clone());
+            let rest = body.get(frame.at..).unwrap_or_default();
+            let Some((raw, after)) = take_record(rest) else {
+                return Err(self.spoilt_frame());
+            };
+            let last = self.seq + 1 == frame.header.end_seq();
+            if last && !after.is_empty() {
+                return Err(self.spoilt_frame());
+            }
+            let value_end = frame.body.end - after.len();
+            let value_start = value_end - raw.value.len();
+            let meta_start = value_start - raw.meta.len();
+            let key_start = meta_start - raw.key.len();
+            let span = Span {
+                seq: self.seq,
+                time_us: raw.time_us(frame.header.time_us),
+                key: key_start..meta_start,
+                meta: meta_start..value_start,
+                value: value_start..value_end,
+            };
+            frame.at = body.len() - after.len();
+            self.seq += 1;
+            return Ok(Some(span));
+        }
+    }
+
+    /// Loads the frame that begins with the next record; false at the tail.
+    fn load(&mut self) -> Result<bool> {
+        self.inner().check_closed(OP)?;
+        self.frame = None;
+        loop {
+            if !self.is_below_tail() {
+                return Ok(false);
+            }
+            if self.current.is_none() {
+                let seq = self.seq;
+                if let Err(e) = self.enter(seq) {
+                    self.seq = seq;
+                    return Err(e);
+                }
+                if self.frame.is_some() {
+                    return Ok(true);
+                }
+                continue;
+            }
+            if self.has_moved_on()? {
+                continue;
+            }
+            match self.reader.frame(self.pos) {
+                Ok(frame) if frame.header.base_seq == self.seq => {
+                    self.accept(frame.header, frame.body);
+                    return Ok(true);
+                }
+                Ok(frame) => {
+                    let (expected, found) = (self.seq, frame.header.base_seq);
+                    return Err(self.damaged(Fault::Sequence { expected, found }));
+                }
+                Err(ReadError::Io(e)) => return Err(self.io(e)),
+                Err(ReadError::Fault(fault)) => {
+                    // The segment may have been sealed since its end was looked up.
+                    if !self.has_changed() {
+                        return Err(self.damaged(fault));
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, header: FrameHeader, body: Range<usize>) {
+        self.pos += header.frame_len();
+        self.pos_seq = header.end_seq();
+        self.frame = Some(Frame { header, body, at: 0 });
+    }
+
+    /// Whether the next record is visible; looks at the tail again only when it must.
+    fn is_below_tail(&mut self) -> bool {
+        if self.seq >= self.tail {
+            let tail = self.inner().control.tail_seq();
+            if self.seq >= tail {
+                return false;
+            }
+            self.tail = tail;
+            // What the buffer holds beyond the old tail was read before it was whole.
+            self.reader.forget();
+        }
+        true
+    }
+
+    /// Whether the structure changed since the end of the open segment was looked up.
+    fn has_changed(&self) -> bool {
+        let generation = self.inner().control.generation();
+        self.current.as_ref().is_some_and(|c| c.end.is_none() && c.generation != generation)
+    }
+
+    /// Goes to the next segment when this one ends here; true when it did.
+    fn has_moved_on(&mut self) -> Result<bool> {
+        if self.has_changed() {
+            let generation = self.inner().control.generation();
+            let table = self.inner().table()?;
+            if let Some(current) = &mut self.current {
+                current.end = table.end_of(current.info.base());
+                current.generation = generation;
+            }
+        }
+        let Some(current) = &self.current else {
+            return Ok(true);
+        };
+        if current.end.is_none_or(|end| self.seq < end) {
+            return Ok(false);
+        }
+        let base = current.info.base();
+        let table = self.inner().table()?;
+        let Some(next) = table.after(base) else {
+            return Err(self.missing());
+        };
+        if next.header.prev_end > self.seq {
+            return Err(self.missing());
+        }
+        let next = Arc::clone(next);
+        let end = table.end_of(next.base());
+        self.open(next, end)?;
+        self.seq = self.pos_seq;
+        Ok(true)
+    }
+
+    /// Opens a segment at its first frame.
+    fn open(&mut self, info: Arc<SegmentInfo>, end: Option<u64>) -> Result<()> {
+        let generation = self.inner().control.generation();
+        let file = self.inner().storage.open(&info.path, OpenMode::Read).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound && info.base() < self.log.first_seq() {
+                return self.removed();
+            }
+            Error::io(OP, &info.path, e)
+        })?;
+        self.reader.open(file, info.header.salt);
+        self.frame = None;
+        self.pos = FRAMES_START;
+        self.pos_seq = info.base();
+        // The end was looked up before; if it was not known then, it is looked up at the next change.
+        self.current = Some(Current { info, end, generation, note_pos: 0 });
+        Ok(())
+    }
+
+    fn removed(&self) -> Error {
+        let first = self.log.first_seq();
+        let kind = ErrorKind::Removed { first };
+        self.inner()
+            .error(kind, OP, "the record was removed by retention; go on from the first one there is")
+            .with("seq", self.seq)
+            .with("first", first)
+    }
+
+    fn io(&self, e: std::io::Error) -> Error {
+        match &self.current {
+            Some(current) => Error::io(OP, &current.info.path, e),
+            None => Error::io(OP, self.log.dir(), e),
+        }
+    }
+}
+
+impl fmt::Debug for Scanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scanner")
+            .field("position", &self.seq)
+            .field("tail", &self.tail)
+            .finish_non_exhaustive()
+    }
+}

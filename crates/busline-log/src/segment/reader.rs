@@ -1,0 +1,172 @@
+//! Reads frames of one file through one reused buffer, and trusts none of their lengths.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::files::read_full;
+use crate::frame::{ALIGN, Fault, FrameHeader, HEADER_LEN};
+use crate::storage::StorageFile;
+
+/// What is read at once, in bytes.
+const CHUNK: usize = 256 << 10;
+/// A buffer that grew beyond this for a long frame is given back afterwards.
+const BUFFER_KEPT_MAX: usize = 1 << 20;
+
+/// Why no frame could be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    Io(io::Error),
+    Fault(Fault),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<Fault> for ReadError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A frame whose header and body were checked; the body lies in the reader's buffer.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadedFrame {
+    pub(crate) header: FrameHeader,
+    pub(crate) body: Range<usize>,
+}
+
+/// A window over a file.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    file: Option<(Arc<dyn StorageFile>, u32)>,
+    buffer: Vec<u8>,
+    /// The bytes of the file that the buffer holds.
+    window: Range<u64>,
+}
+
+impl FrameReader {
+    pub(crate) fn new() -> Self {
+        Self { file: None, buffer: Vec::new(), window: 0..0 }
+    }
+
+    /// Turns to a file; its frames are salted with `salt`.
+    pub(crate) fn open(&mut self, file: Arc<dyn StorageFile>, salt: u32) {
+        self.file = Some((file, salt));
+        self.forget();
+    }
+
+    pub(crate) fn file_len(&self) -> io::Result<u64> {
+        self.file.as_ref().map_or(Ok(0), |(file, _)| file.len())
+    }
+
+    /// Forgets what was read, because more may have been written since.
+    pub(crate) fn forget(&mut self) {
+        self.window = 0..0;
+    }
+
+    /// The bytes of a loaded frame's body.
+    pub(crate) fn body(&self, range: Range<usize>) -> &[u8] {
+        self.buffer.get(range).unwrap_or_default()
+    }
+
+    /// Reads and checks the header at a position.
+    pub(crate) fn header(&mut self, pos: u64) -> Result<FrameHeader, ReadError> {
+        self.fill(pos, HEADER_LEN)?;
+        let salt = self.file.as_ref().map_or(0, |(_, salt)| *salt);
+        Ok(FrameHeader::decode(self.slice(pos, HEADER_LEN), salt)?)
+    }
+
+    /// Reads and checks the frame at a position, all but the inside of its body.
+    pub(crate) fn frame(&mut self, pos: u64) -> Result<LoadedFrame, ReadError> {
+        let header = self.header(pos)?;
+        let len = usize::try_from(header.frame_len()).map_err(|_| Fault::Header)?;
+        if self.window.end < pos + header.frame_len() {
+            if len > CHUNK && pos + header.frame_len() > self.file_len()? {
+                // Nothing is allocated by a claim that the file cannot keep.
+                return Err(Fault::Truncated.into());
+            }
+            self.fill(pos, len)?;
+        }
+        let rest = self.slice(pos + HEADER_LEN as u64, len - HEADER_LEN);
+        if rest.len() < len - HEADER_LEN {
+            return Err(Fault::Truncated.into());
+        }
+        header.check_body(rest)?;
+        let start = usize::try_from(pos - self.window.start).unwrap_or(usize::MAX) + HEADER_LEN;
+        Ok(LoadedFrame { body: start..start + header.body_len as usize, header })
+    }
+
+    /// Searches for the next valid frame from a position on that passes `wanted`.
+    pub(crate) fn search(
+        &mut self,
+        from: u64,
+        mut wanted: impl FnMut(&FrameHeader) -> bool,
+    ) -> io::Result<Option<(u64, FrameHeader)>> {
+        let len = self.file_len()?;
+        let mut pos = from.next_multiple_of(ALIGN);
+        while pos + HEADER_LEN as u64 <= len {
+            match self.header(pos) {
+                Ok(header) if wanted(&header) => match self.frame(pos) {
+                    Ok(frame) => return Ok(Some((pos, frame.header))),
+                    Err(ReadError::Io(e)) => return Err(e),
+                    Err(ReadError::Fault(_)) => {}
+                },
+                Err(ReadError::Io(e)) => return Err(e),
+                _ => {}
+            }
+            pos += ALIGN;
+        }
+        Ok(None)
+    }
+
+    /// Whether only zeros follow from a position to the end of the file.
+    pub(crate) fn is_zero_from(&mut self, pos: u64) -> io::Result<bool> {
+        let mut pos = pos;
+        loop {
+            self.fill(pos, 1)?;
+            let rest = self.slice(pos, CHUNK);
+            if rest.is_empty() {
+                return Ok(true);
+            }
+            if rest.iter().any(|&b| b != 0) {
+                return Ok(false);
+            }
+            pos += rest.len() as u64;
+        }
+    }
+
+    /// What the buffer holds of `len` bytes at `pos`; fewer at the end of the file.
+    fn slice(&self, pos: u64, len: usize) -> &[u8] {
+        if pos < self.window.start || pos >= self.window.end {
+            return &[];
+        }
+        let start = usize::try_from(pos - self.window.start).unwrap_or(usize::MAX);
+        let held = usize::try_from(self.window.end - self.window.start).unwrap_or(0);
+        self.buffer.get(start..held.min(start.saturating_add(len))).unwrap_or_default()
+    }
+
+    /// Makes the buffer hold `len` bytes at `pos`, or all there are.
+    fn fill(&mut self, pos: u64, len: usize) -> io::Result<()> {
+        if pos >= self.window.start && pos + len as u64 <= self.window.end {
+            return Ok(());
+        }
+        let Some((file, _)) = &self.file else {
+            return Ok(());
+        };
+        let want = len.max(CHUNK);
+        if self.buffer.len() < want || (self.buffer.len() > BUFFER_KEPT_MAX && want == CHUNK) {
+            self.buffer.truncate(want);
+            self.buffer.shrink_to(want);
+            self.buffer.resize(want, 0);
+        }
+        self.window = 0..0;
+        let target = self.buffer.get_mut(..want).unwrap_or_default();
+        let read = read_full(file.as_ref(), target, pos)?;
+        self.window = pos..pos + read as u64;
+        Ok(())
+    }
+}
