@@ -37,7 +37,7 @@ use crate::storage::{PAGE_WORDS, SharedPage};
 
 /// Magic and version of the page; a page of another version is made anew, it holds nothing lasting.
 const MAGIC: u64 = u64::from_le_bytes(*b"BLCTL\0\0\x01");
-const STATE_READY: u64 = 0x7265_6164_79;
+const STATE_READY: u64 = u64::from_le_bytes(*b"BLREADY\0");
 
 const W_MAGIC: usize = 0;
 const W_BOOT: usize = 1;
@@ -175,6 +175,11 @@ impl Control {
         self.get(W_GENERATION)
     }
 
+    /// Whether a change of structure is under way, or its holder died.
+    pub(crate) fn is_changing(&self) -> bool {
+        is_odd(self.generation())
+    }
+
     /// Announces a change of structure: the generation is odd until [`Control::end_change`].
     pub(crate) fn begin_change(&self) {
         self.set(W_GENERATION, self.generation() | 1);
@@ -299,10 +304,10 @@ impl Control {
         let signal = self.signal(which);
         let mut seen = signal.load(Ordering::Relaxed);
         loop {
-            if seen % COUNT_ONE == 0 && !always {
+            if seen & (BIT_SLEEPER | BIT_ARMED) == 0 && !always {
                 return false;
             }
-            let next = (seen - seen % COUNT_ONE).wrapping_add(COUNT_ONE);
+            let next = (seen & !(BIT_SLEEPER | BIT_ARMED)).wrapping_add(COUNT_ONE);
             match signal.compare_exchange_weak(seen, next, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => seen = now,
@@ -340,6 +345,11 @@ impl Control {
     pub(crate) fn bells(&self) -> impl Iterator<Item = &AtomicU64> {
         self.page.words().iter().skip(W_BELLS).take(BELLS_MAX)
     }
+}
+
+/// Whether a generation was read during a change.
+pub(crate) fn is_odd(generation: u64) -> bool {
+    generation & 1 != 0
 }
 
 fn signal_word(which: Signal) -> usize {

@@ -123,7 +123,9 @@ impl Error {
     pub fn io(operation: &'static str, path: &Path, error: io::Error) -> Self {
         let kind = io_kind(&error);
         let message = match kind {
-            ErrorKind::Full => "there is no space left; free some or raise the limit, then try again",
+            ErrorKind::Full => {
+                "there is no space left; free some or raise the limit, then try again"
+            }
             ErrorKind::ReadOnly => {
                 "the place may not be written; check its mount and the permissions, or open it read-only"
             }

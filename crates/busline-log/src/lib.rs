@@ -24,8 +24,6 @@ pub mod storage;
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use files::LABEL_BYTES_MAX;
 pub use frame::{BATCH_BYTES_TARGET, Batch, FRAME_BODY_MAX, KEY_BYTES_MAX};
-pub use log::{
-    AppendGuard, Appended, Appender, Doorbell, Log, Mark, Removed, RetainPolicy, Stats,
-};
+pub use log::{AppendGuard, Appended, Appender, Doorbell, Log, Mark, Removed, RetainPolicy, Stats};
 pub use options::{Access, Cut, OpenReport, Options, SyncMode};
 pub use scan::{Record, Scanner};

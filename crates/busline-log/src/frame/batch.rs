@@ -132,7 +132,13 @@ impl Batch {
     }
 
     /// Writes the header for a place in a segment; returns the whole frame.
-    pub(crate) fn encode(&mut self, base_seq: u64, synced_seq: u64, time_us: i64, salt: u32) -> &[u8] {
+    pub(crate) fn encode(
+        &mut self,
+        base_seq: u64,
+        synced_seq: u64,
+        time_us: i64,
+        salt: u32,
+    ) -> &[u8] {
         self.seal();
         let header = FrameHeader {
             // The body is at most FRAME_BODY_MAX, which is far below 4 GiB.

@@ -59,7 +59,9 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("records are missing, the bytes here are zero or the file ends"),
+            Self::Empty => {
+                f.write_str("records are missing, the bytes here are zero or the file ends")
+            }
             Self::Truncated => f.write_str("the file ends inside a frame"),
             Self::Magic => f.write_str("no frame begins here"),
             Self::HeaderCrc => f.write_str("the checksum of a frame's header does not match"),
@@ -153,7 +155,8 @@ impl FrameHeader {
 
     /// Checks what follows the header (body and padding, exactly) against it; returns the body.
     pub(crate) fn check_body<'a>(&self, rest: &'a [u8]) -> Result<&'a [u8], Fault> {
-        let (body, padding) = rest.split_at_checked(self.body_len as usize).ok_or(Fault::Truncated)?;
+        let (body, padding) =
+            rest.split_at_checked(self.body_len as usize).ok_or(Fault::Truncated)?;
         if crc32fast::hash(body) != self.body_crc {
             return Err(Fault::BodyCrc);
         }

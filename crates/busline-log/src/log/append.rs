@@ -61,7 +61,7 @@ impl AppendGuard<'_> {
         // The handle may have been closed, or the log poisoned, while the lock was waited for.
         self.inner.check_writable(operation)?;
         let control = &self.inner.control;
-        if control.generation() % 2 != 0 {
+        if control.is_changing() {
             self.finish_change()?;
         }
         let generation = control.generation();
@@ -142,7 +142,9 @@ impl AppendGuard<'_> {
         }
         let too_old = |active: &Active| {
             let age = now_us.saturating_sub(active.info.header.created_us);
-            options.segment_age.is_some_and(|max| u128::from(age.max(0).unsigned_abs()) > max.as_micros())
+            options
+                .segment_age
+                .is_some_and(|max| u128::from(age.max(0).unsigned_abs()) > max.as_micros())
         };
         tail.pos + len > options.segment_bytes || self.active().is_ok_and(too_old)
     }
@@ -260,7 +262,13 @@ impl Appender {
 
     /// Pushes one record and flushes. After an error nothing of this record is visible and it is not kept;
     /// what had been pushed before it is kept, unless flushing failed.
-    pub fn append(&mut self, now_us: i64, key: &[u8], meta: &[u8], value: &[u8]) -> Result<Appended> {
+    pub fn append(
+        &mut self,
+        now_us: i64,
+        key: &[u8],
+        meta: &[u8],
+        value: &[u8],
+    ) -> Result<Appended> {
         self.flush(now_us)?;
         self.push(key, meta, value)?;
         let appended = self.flush(now_us);

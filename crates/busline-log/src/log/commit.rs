@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, TryLockError};
 
-use crate::control::{Poison, Signal};
+use crate::control::{Poison, Signal, is_odd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{POISONED, SYNC_LOCK, write_atomic};
 use crate::log::{Inner, Log};
@@ -53,7 +53,11 @@ impl Inner {
             let tail = control.tail_seq();
             if next > tail {
                 return Err(self
-                    .error(ErrorKind::Beyond { tail }, operation, "these records were never appended")
+                    .error(
+                        ErrorKind::Beyond { tail },
+                        operation,
+                        "these records were never appended",
+                    )
                     .with("seq", next));
             }
             let count = control.signal_count(Signal::Durable);
@@ -104,7 +108,7 @@ impl Inner {
         let control = &self.control;
         let (base, tail) = loop {
             let generation = control.generation();
-            if generation % 2 != 0 {
+            if is_odd(generation) {
                 // Its holder is at work, or died: then taking the lock finishes the work.
                 drop(self.lock_append(operation)?);
                 continue;
@@ -123,8 +127,7 @@ impl Inner {
                     Ok(opened) => opened,
                     // Sealed (and with that synced) and removed meanwhile; the caller looks again.
                     Err(e)
-                        if e.kind() == io::ErrorKind::NotFound
-                            && control.active_base() != base =>
+                        if e.kind() == io::ErrorKind::NotFound && control.active_base() != base =>
                     {
                         return Ok(());
                     }

@@ -13,7 +13,7 @@ mod stats;
 mod tests;
 mod wait;
 
-pub use append::{Appended, AppendGuard, Appender};
+pub use append::{AppendGuard, Appended, Appender};
 pub use doorbell::Doorbell;
 pub use retain::{Removed, RetainPolicy};
 pub use stats::Stats;
@@ -22,16 +22,16 @@ pub use wait::Mark;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::control::{Control, Poison};
+use crate::control::{Control, Poison, is_odd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FORMAT, Format};
 use crate::options::{Access, OpenReport, Options};
 use crate::scan::Scanner;
 use crate::segment::{SegmentInfo, Table};
-use crate::storage::{Storage, StorageFile, StorageLock};
+use crate::storage::{ForkGuard, Storage, StorageFile, StorageLock};
 
 /// How many segments keep an index in memory.
 const INDEXED_SEGMENTS_MAX: usize = 64;
@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     leader: Mutex<Option<(u64, Arc<dyn StorageFile>)>>,
     table: Mutex<CachedTable>,
     indexed: Mutex<VecDeque<Arc<SegmentInfo>>>,
-    process_id: AtomicU32,
+    fork_guard: ForkGuard,
     closed: AtomicBool,
     report: OpenReport,
 }
@@ -185,7 +185,7 @@ impl Inner {
     /// Refuses a closed handle and one of another process.
     pub(crate) fn check_open(&self, operation: &'static str) -> Result<()> {
         self.check_closed(operation)?;
-        if self.is_forked() {
+        if self.fork_guard.is_forked() {
             return Err(self.error(
                 ErrorKind::Forked,
                 operation,
@@ -249,10 +249,6 @@ impl Inner {
         Error::new(kind, operation, message).with("log", self.dir.display())
     }
 
-    fn is_forked(&self) -> bool {
-        self.process_id.load(Ordering::Relaxed) != std::process::id()
-    }
-
     /// The segments as of now; read from the directory only after their structure changed.
     pub(crate) fn table(&self) -> Result<Arc<Table>> {
         let mut cached = lock(&self.table);
@@ -269,7 +265,7 @@ impl Inner {
             }
             cached.table = Arc::new(loaded?);
             // While a change is under way (or its holder died) the listing may be stale at once.
-            cached.generation = (generation % 2 == 0).then_some(generation);
+            cached.generation = (!is_odd(generation)).then_some(generation);
             return Ok(Arc::clone(&cached.table));
         }
     }

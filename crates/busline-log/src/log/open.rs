@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use crate::control::{Control, Poison, Tail};
@@ -16,7 +16,7 @@ use crate::log::{CachedTable, Inner, Log, Writer};
 use crate::options::{Access, OpenReport, Options};
 use crate::page::PrivatePage;
 use crate::segment::{self, FRAMES_START, SegmentHeader};
-use crate::storage::{Storage, StorageLock};
+use crate::storage::{ForkGuard, Storage, StorageLock};
 
 const OPEN: &str = "open a log";
 const CREATE: &str = "create a log";
@@ -118,7 +118,7 @@ impl Log {
             leader: Mutex::new(None),
             table: Mutex::new(CachedTable::default()),
             indexed: Mutex::default(),
-            process_id: AtomicU32::new(std::process::id()),
+            fork_guard: ForkGuard::new(),
             closed: AtomicBool::new(false),
             report,
             storage,
@@ -261,6 +261,7 @@ fn lay_out(storage: &dyn Storage, dir: &Path, label: &[u8], now_us: i64) -> Resu
         base_seq: 0,
         prev_end: 0,
         created_us: now_us,
+        prev_time_us: 0,
     };
     let path = segment::path(dir, 0);
     segment::create(storage, dir, &header).map_err(|(e, _)| Error::io(CREATE, &path, e))?;

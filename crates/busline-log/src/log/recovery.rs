@@ -44,7 +44,7 @@ pub(super) struct Recovered {
 }
 
 /// Where a walk over a segment's frames stopped.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct WalkEnd {
     pub(crate) seq: u64,
     pub(crate) pos: u64,
@@ -89,11 +89,10 @@ pub(crate) fn walk(
 
 /// The start of a segment, to walk from.
 pub(crate) fn walk_start(info: &SegmentInfo) -> WalkEnd {
-    // A segment is created at a time no earlier than that of the records before it.
     WalkEnd {
         seq: info.base(),
         pos: FRAMES_START,
-        last_time_us: info.header.created_us,
+        last_time_us: info.header.prev_time_us,
         fault: None,
     }
 }
@@ -209,7 +208,8 @@ pub(super) fn recover(
         log_id: format.id,
         base_seq,
         prev_end: tail.seq,
-        created_us: now_us.max(tail.last_time_us),
+        created_us: now_us,
+        prev_time_us: tail.last_time_us,
     };
     let path = segment::path(dir, base_seq);
     segment::create(storage, dir, &header).map_err(|(e, _)| Error::io(OP, &path, e))?;
@@ -226,7 +226,7 @@ pub(super) fn recover(
 /// Checks what a believed page says against the files, as far as it costs nothing.
 pub(super) fn check_trusted(storage: &dyn Storage, dir: &Path, control: &Control) -> Result<()> {
     let tail = control.tail();
-    if control.generation() % 2 != 0 || control.poison() != Poison::None {
+    if control.is_changing() || control.poison() != Poison::None {
         return Ok(());
     }
     let path = segment::path(dir, tail.active_base);
@@ -244,7 +244,8 @@ pub(super) fn check_trusted(storage: &dyn Storage, dir: &Path, control: &Control
             offset_end: tail.pos,
             seq_start: tail.active_base,
             seq_end: None,
-            cause: "the file is shorter than what was written to it; somebody else changed it".to_owned(),
+            cause: "the file is shorter than what was written to it; somebody else changed it"
+                .to_owned(),
         },
     ))
 }

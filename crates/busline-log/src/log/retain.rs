@@ -53,7 +53,8 @@ impl Log {
         for (pair, size) in table.segments.windows(2).zip(&sizes) {
             let [_, next] = pair else { break };
             let end = next.header.prev_end;
-            let old = policy.max_age.is_some_and(|max| is_older(next.header.created_us, now_us, max));
+            let old =
+                policy.max_age.is_some_and(|max| is_older(next.header.prev_time_us, now_us, max));
             let much = policy.max_bytes.is_some_and(|max| total > max);
             if end > keep_from || !(old || much) {
                 break;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crate::control::{Poison, Tail};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::log::append::AppendGuard;
+use crate::log::lock;
 use crate::log::open::fresh_salt;
 use crate::log::recovery::{WalkEnd, walk, walk_start};
-use crate::log::lock;
-use crate::segment::{self, FRAMES_START, FrameReader, ReadError, SegmentHeader, SegmentInfo, Table};
+use crate::segment::{
+    self, FRAMES_START, FrameReader, ReadError, SegmentHeader, SegmentInfo, Table,
+};
 use crate::storage::OpenMode;
 
 const OP: &str = "begin a segment";
@@ -29,7 +31,8 @@ impl AppendGuard<'_> {
             log_id: inner.format.id,
             base_seq: tail.seq,
             prev_end: tail.seq,
-            created_us: now_us.max(tail.last_time_us),
+            created_us: now_us,
+            prev_time_us: tail.last_time_us,
         };
         control.begin_change();
         let path = segment::path(&inner.dir, tail.seq);

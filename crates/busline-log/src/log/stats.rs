@@ -27,7 +27,8 @@ impl Log {
     pub fn stats(&self) -> Result<Stats> {
         self.inner.check_open("count a log")?;
         let table = self.inner.table()?;
-        let bytes = table.segments.iter().map(|info| retain::size(self, info)).sum::<Result<u64>>()?;
+        let bytes =
+            table.segments.iter().map(|info| retain::size(self, info)).sum::<Result<u64>>()?;
         let (first_seq, next_seq) = (self.first_seq(), self.next_seq());
         Ok(Stats {
             first_seq,

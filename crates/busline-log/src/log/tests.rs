@@ -1,1 +1,252 @@
-//! Tests of the log as a whole.
+//! Tests of the log as a whole, on real files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::storage::FsStorage;
+use crate::{AppendGuard, Batch};
+
+fn tiny() -> Options {
+    Options { segment_bytes: 512, ..Options::default() }
+}
+
+fn open(dir: &Path, options: &Options) -> Log {
+    Log::open_or_create(Arc::new(FsStorage::new()), dir, b"label", options, 1_000).unwrap()
+}
+
+fn push(log: &Log, range: std::ops::Range<u64>, now_us: i64) {
+    let mut appender = log.appender();
+    for i in range {
+        appender
+            .push(format!("k{}", i % 3).as_bytes(), b"m", format!("value {i}").as_bytes())
+            .unwrap();
+    }
+    appender.flush(now_us).unwrap();
+}
+
+fn values(scanner: &mut Scanner) -> Vec<(u64, String)> {
+    let mut found = Vec::new();
+    while let Some(record) = scanner.next().unwrap() {
+        found.push((record.seq, String::from_utf8(record.value.to_vec()).unwrap()));
+    }
+    found
+}
+
+fn expected(range: std::ops::Range<u64>) -> Vec<(u64, String)> {
+    range.map(|i| (i, format!("value {i}"))).collect()
+}
+
+#[test]
+fn what_is_appended_is_read_by_every_handle_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (open(dir.path(), &tiny()), open(dir.path(), &tiny()));
+    for i in 0..100 {
+        push(if i % 2 == 0 { &a } else { &b }, i * 3..i * 3 + 3, 1_000 + i as i64);
+    }
+    assert!(a.stats().unwrap().segments > 10);
+    assert_eq!(values(&mut a.scanner()), expected(0..300));
+    assert_eq!(values(&mut b.scanner()), expected(0..300));
+    a.commit(300).unwrap();
+    assert_eq!(b.durable_seq(), 300);
+    drop((a, b));
+    let c = open(dir.path(), &tiny());
+    assert!(c.open_report().clean && c.open_report().trusted);
+    assert_eq!(c.label(), b"label");
+    assert_eq!(values(&mut c.scanner()), expected(0..300));
+    push(&c, 300..310, 0);
+    assert_eq!(c.last_time_us(), 1_099, "the clock went back");
+    assert_eq!(c.count_between(295, 400).unwrap(), 15);
+}
+
+#[test]
+fn a_scanner_seeks_by_number_and_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &tiny());
+    for i in 0..100 {
+        push(&log, i * 3..i * 3 + 3, 10_000 + (i as i64) * 10);
+    }
+    let mut scanner = log.scanner();
+    for seq in (0..300).rev().chain((0..300).step_by(7)) {
+        let record = scanner.read(seq).unwrap().unwrap();
+        assert_eq!((record.seq, record.value), (seq, format!("value {seq}").as_bytes()));
+        assert_eq!(scanner.position(), seq + 1);
+    }
+    for i in 0..100u64 {
+        for (time, want) in [(i * 10, i * 3), (i * 10 + 1, i * 3 + 3)] {
+            assert_eq!(scanner.seek_time(10_000 + time as i64).unwrap(), want, "time {time}");
+            assert_eq!(scanner.next().unwrap().map(|r| r.seq), (want < 300).then_some(want));
+        }
+    }
+    assert_eq!(scanner.seek(300).unwrap(), 300);
+    let beyond = scanner.seek(301).unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::Beyond { tail: 300 });
+    push(&log, 300..301, 0);
+    assert_eq!(values(&mut scanner), expected(300..301));
+}
+
+#[test]
+fn a_predicate_passes_records_over_up_to_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &tiny());
+    push(&log, 0..30, 0);
+    let mut scanner = log.scanner();
+    let mut found = Vec::new();
+    while let Some(record) = scanner.next_where(10, |key, _| key == b"k1").unwrap() {
+        found.push(record.seq);
+    }
+    assert_eq!((found, scanner.position()), (vec![1, 4, 7], 10));
+}
+
+#[test]
+fn retention_removes_whole_segments_and_tells_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &tiny());
+    for i in 0..50 {
+        push(&log, i..i + 1, (i as i64) * 1_000_000);
+    }
+    let mut old = log.scanner();
+    old.next().unwrap();
+    let keep = RetainPolicy {
+        max_age: Some(Duration::from_secs(20)),
+        keep_from: Some(12),
+        ..RetainPolicy::default()
+    };
+    let removed = log.retain(&keep, 50_000_000).unwrap();
+    assert!(removed.records > 0 && removed.first_seq <= 12, "{removed:?}");
+    let removed = log.retain(&RetainPolicy { keep_from: None, ..keep }, 50_000_000).unwrap();
+    let first = removed.first_seq;
+    assert!((24..=30).contains(&first), "{removed:?}");
+    assert_eq!(log.first_seq(), first);
+    assert_eq!(values(&mut log.scanner()), expected(first..50));
+    let gone = log.scanner().seek(3).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Removed { first });
+    let gone = loop {
+        match old.next() {
+            Ok(record) => assert!(record.is_some()),
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(gone.kind(), ErrorKind::Removed { first });
+    let bytes = log.stats().unwrap().bytes;
+    let half = RetainPolicy { max_bytes: Some(bytes / 2), ..RetainPolicy::default() };
+    log.retain(&half, 0).unwrap();
+    assert!(log.stats().unwrap().bytes <= bytes / 2);
+    let all = RetainPolicy { max_age: Some(Duration::ZERO), ..RetainPolicy::default() };
+    log.retain(&all, 100_000_000).unwrap();
+    assert_eq!(log.stats().unwrap().records, 0);
+    assert_eq!(log.next_seq(), 50);
+}
+
+#[test]
+fn a_guard_sees_the_exact_tail_and_keeps_others_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &Options::default());
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let log = open(dir.path(), &Options::default());
+            std::thread::spawn(move || {
+                let mut batch = Batch::new(1000);
+                for _ in 0..50 {
+                    let mut guard: AppendGuard<'_> = log.lock_append().unwrap();
+                    let next = guard.next_seq();
+                    batch.push(b"", b"", next.to_string().as_bytes()).unwrap();
+                    assert_eq!(guard.append(&mut batch, 0).unwrap().first, next);
+                }
+                log.commit(log.next_seq()).unwrap();
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let mut scanner = log.scanner();
+    for seq in 0..200 {
+        assert_eq!(scanner.next().unwrap().unwrap().value, seq.to_string().as_bytes());
+    }
+    assert_eq!(log.durable_seq(), 200);
+}
+
+#[test]
+fn waiters_are_woken_by_other_handles() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &Options::default());
+    let mark = log.mark();
+    assert!(!log.wait(mark, Some(Duration::from_millis(1))).unwrap());
+    let other = open(dir.path(), &Options::default());
+    let waiter = std::thread::spawn(move || {
+        let mut mark = log.mark();
+        let mut scanner = log.scanner();
+        let mut seen = 0;
+        while seen < 20 {
+            while scanner.next().unwrap().is_some() {
+                seen += 1;
+            }
+            if seen < 20 {
+                log.wait(mark, Some(Duration::from_secs(20))).unwrap();
+            }
+            mark = log.mark();
+        }
+        let mark = log.mark();
+        log.ring();
+        assert!(log.wait(mark, None).unwrap());
+        seen
+    });
+    for i in 0..20 {
+        push(&other, i..i + 1, 0);
+    }
+    assert_eq!(waiter.join().unwrap(), 20);
+}
+
+#[test]
+fn a_doorbell_rings_when_it_is_armed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &Options::default());
+    let other = open(dir.path(), &Options::default());
+    let bell = log.doorbell().unwrap();
+    push(&other, 0..1, 0);
+    assert!(!bell.wait(Some(Duration::ZERO)).unwrap(), "not armed");
+    let mark = log.mark();
+    assert!(bell.arm(mark).unwrap());
+    push(&other, 1..2, 0);
+    assert!(bell.wait(Some(Duration::from_secs(20))).unwrap());
+    assert!(bell.drain().unwrap());
+    assert!(!bell.arm(mark).unwrap(), "changed since the mark");
+    assert!(bell.arm(log.mark()).unwrap());
+    other.ring();
+    assert!(bell.wait(Some(Duration::from_secs(20))).unwrap());
+}
+
+#[test]
+fn bad_places_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
+    let open = |path: &Path| Log::open(Arc::clone(&storage), path, &tiny(), 0).unwrap_err().kind();
+    assert_eq!(open(&dir.path().join("none")), ErrorKind::NotFound);
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("thesis.txt"), "text").unwrap();
+    assert_eq!(open(&foreign), ErrorKind::Foreign);
+    let made = Log::create(Arc::clone(&storage), &foreign, b"", &tiny(), 0);
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::Foreign);
+    assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1, "nothing is left behind");
+    let log = dir.path().join("a/b/log");
+    drop(Log::create(Arc::clone(&storage), &log, b"", &tiny(), 0).unwrap());
+    let again = Log::create(Arc::clone(&storage), &log, b"", &tiny(), 0);
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
+    let mut format = std::fs::read(log.join(FORMAT)).unwrap();
+    format[8] = 2;
+    std::fs::write(log.join(FORMAT), format).unwrap();
+    assert_eq!(open(&log), ErrorKind::Newer);
+}
+
+#[test]
+fn a_log_in_use_cannot_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let log = open(&path, &tiny());
+    let busy = Log::delete(&FsStorage::new(), &path).unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Busy);
+    drop(log);
+    Log::delete(&FsStorage::new(), &path).unwrap();
+    assert!(!path.exists());
+}

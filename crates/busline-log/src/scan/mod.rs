@@ -314,7 +314,11 @@ impl Scanner {
         let first = self.log.first_seq();
         let kind = ErrorKind::Removed { first };
         self.inner()
-            .error(kind, OP, "the record was removed by retention; go on from the first one there is")
+            .error(
+                kind,
+                OP,
+                "the record was removed by retention; go on from the first one there is",
+            )
             .with("seq", self.seq)
             .with("first", first)
     }

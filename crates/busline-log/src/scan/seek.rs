@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::error::{ErrorKind, Result};
 use crate::frame::{FrameHeader, take_record};
 use crate::scan::{OP, Scanner};
-use crate::segment::{FRAMES_START, FrameReader, Place, ReadError, SegmentInfo};
-use crate::storage::OpenMode;
+use crate::segment::{Place, ReadError};
 
 impl Scanner {
     /// Goes to a sequence number, or in a gap to the next record that exists; returns the position.
@@ -78,22 +77,9 @@ impl Scanner {
             return Ok(self.seq);
         }
         let table = self.inner().table()?;
-        // Segments are as old as their first record at most, so the last one begun before may hold it.
-        let mut chosen = None;
-        let (mut low, mut high) = (0, table.segments.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let older = match table.segments.get(middle) {
-                Some(info) => self.begins_before(info, time_us)?,
-                None => false,
-            };
-            if older {
-                chosen = table.segments.get(middle);
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
+        // The last segment before which all records are older: it, or what follows, begins with the record.
+        let older = table.segments.partition_point(|info| info.header.prev_time_us < time_us);
+        let chosen = older.checked_sub(1).and_then(|at| table.segments.get(at));
         if let Some(info) = chosen {
             self.open(Arc::clone(info), table.end_of(info.base()))?;
             self.inner().touch_index(info);
@@ -126,22 +112,6 @@ impl Scanner {
                 }
                 Err(e) => return Err(e),
             }
-        }
-    }
-
-    /// Whether a segment's first record is older than a time; its header alone does not tell for sure.
-    fn begins_before(&self, info: &SegmentInfo, time_us: i64) -> Result<bool> {
-        let Ok(file) = self.inner().storage.open(&info.path, OpenMode::Read) else {
-            // Removed meanwhile: whatever comes after decides.
-            return Ok(true);
-        };
-        let mut reader = FrameReader::new();
-        reader.open(file, info.header.salt);
-        match reader.header(FRAMES_START) {
-            Ok(header) => Ok(header.time_us < time_us),
-            Err(ReadError::Io(e)) => Err(self.io(e)),
-            // Empty or damaged: it was created no later than its first record was written.
-            Err(ReadError::Fault(_)) => Ok(info.header.created_us < time_us),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A segment: one file of frames behind a 64-byte header.
 //!
 //! ```text
-//!  0      4    8        12    16      32        40        48          56    64
-//!  | magic| crc| version| salt| log id| base_seq| prev_end| created_us| zero| frame | frame | .. | end or zeros
+//!  0      4    8        12    16      32        40        48          56         64
+//!  | magic| crc| version| salt| log id| base_seq| prev_end| created_us| prev_time| frame | frame | .. | end or zeros
 //! ```
 //! `crc` is the CRC-32 of bytes 8..64.
 
@@ -39,6 +39,8 @@ pub(crate) struct SegmentHeader {
     /// The sequence number after the last record of the segment before.
     pub(crate) prev_end: u64,
     pub(crate) created_us: i64,
+    /// The time of the last record before the segment; 0 when there was none.
+    pub(crate) prev_time_us: i64,
 }
 
 /// Why bytes are no header of a segment.
@@ -58,6 +60,7 @@ impl SegmentHeader {
         put(&mut out, 32, self.base_seq.to_le_bytes());
         put(&mut out, 40, self.prev_end.to_le_bytes());
         put(&mut out, 48, self.created_us.to_le_bytes());
+        put(&mut out, 56, self.prev_time_us.to_le_bytes());
         let crc = header_crc(&out);
         put(&mut out, 4, crc.to_le_bytes());
         out
@@ -81,9 +84,9 @@ impl SegmentHeader {
             base_seq: u64_at(raw, 32)?,
             prev_end: u64_at(raw, 40)?,
             created_us: i64::from_le_bytes(field(raw, 48)?),
+            prev_time_us: i64::from_le_bytes(field(raw, 56)?),
         };
-        let sane = header.prev_end <= header.base_seq && u64_at(raw, 56)? == 0;
-        sane.then_some(header)
+        (header.prev_end <= header.base_seq).then_some(header)
     }
 }
 
@@ -104,7 +107,8 @@ pub(crate) fn path(dir: &Path, base_seq: u64) -> PathBuf {
 /// The sequence number in a segment's name; `None` for other names.
 pub(crate) fn parse_name(text: &str) -> Option<u64> {
     let digits = text.strip_suffix(SUFFIX)?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }
 
 /// Makes a segment durably; it appears under its name only when its header is on the medium.
@@ -138,8 +142,14 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_no_flip_goes_unseen() {
-        let header =
-            SegmentHeader { salt: 3, log_id: 1 << 100, base_seq: 9, prev_end: 8, created_us: -1 };
+        let header = SegmentHeader {
+            salt: 3,
+            log_id: 1 << 100,
+            base_seq: 9,
+            prev_end: 8,
+            created_us: -1,
+            prev_time_us: 5,
+        };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for at in 0..bytes.len() {

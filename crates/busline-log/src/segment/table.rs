@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::files::{newer, read_full};
-use crate::segment::{HeaderFault, SEGMENT_HEADER_LEN, SegmentHeader, SparseIndex, parse_name, path};
+use crate::segment::{
+    HeaderFault, SEGMENT_HEADER_LEN, SegmentHeader, SparseIndex, parse_name, path,
+};
 use crate::storage::{OpenMode, Storage};
 
 /// One segment.
@@ -117,7 +119,9 @@ pub(crate) fn load_header(
     let mut bytes = [0u8; SEGMENT_HEADER_LEN];
     let read = read_full(file.as_ref(), &mut bytes, 0).map_err(|e| Error::io(OP, path, e))?;
     let cause = match SegmentHeader::decode(bytes.get(..read).unwrap_or_default()) {
-        Ok(header) if header.base_seq == base && header.log_id == log_id => return Ok(Some(header)),
+        Ok(header) if header.base_seq == base && header.log_id == log_id => {
+            return Ok(Some(header));
+        }
         Ok(header) if header.log_id != log_id => "the segment belongs to another log",
         Ok(_) => "the segment's name does not match its header",
         Err(HeaderFault::Newer(version)) => return Err(newer(OP, path, version)),
