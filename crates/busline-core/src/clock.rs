@@ -18,6 +18,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Resolves after this long. Cancel safe.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+
+    /// Resolves when the monotonic clock shows at least this. Cancel safe.
+    ///
+    /// Unlike [`Clock::sleep`] it cannot sleep too long when the clock is moved between looking
+    /// at it and going to sleep.
+    fn sleep_until(&self, monotonic: Duration) -> BoxFuture<'static, ()> {
+        self.sleep(monotonic.saturating_sub(self.monotonic()))
+    }
 }
 
 /// The machine's clock; sleeps with tokio's timer, so that a test can pause it.
@@ -89,7 +97,10 @@ impl Clock for ManualClock {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let until = self.monotonic() + duration;
+        self.sleep_until(self.monotonic().saturating_add(duration))
+    }
+
+    fn sleep_until(&self, until: Duration) -> BoxFuture<'static, ()> {
         let mut wall = self.wall.subscribe();
         Box::pin(async move {
             // An error would mean that the clock is gone, and with it all time.

@@ -16,6 +16,7 @@ pub mod headers;
 pub mod key;
 pub mod limits;
 pub mod link;
+pub mod memory;
 pub mod message;
 pub mod name;
 pub mod offset;
