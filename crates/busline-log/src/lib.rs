@@ -14,6 +14,7 @@ mod control;
 mod error;
 mod files;
 mod frame;
+mod group;
 mod log;
 mod options;
 mod page;
@@ -24,6 +25,11 @@ pub mod storage;
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use files::LABEL_BYTES_MAX;
 pub use frame::{BATCH_BYTES_TARGET, Batch, FRAME_BODY_MAX, KEY_BYTES_MAX};
+pub use group::{
+    ClaimId, ClaimOutcome, ClaimRequest, Claimed, Config, Counters, Declared, DeleteIf, Filter,
+    Group, GroupInfo, GroupOptions, GroupSpec, Lifetime, Lost, Member, MemberInfo, Now, OrderBy,
+    Peeked, SeqRange, Settle, Settlement, Unsettled,
+};
 pub use log::{AppendGuard, Appended, Appender, Doorbell, Log, Mark, Removed, RetainPolicy, Stats};
 pub use options::{Access, Cut, OpenReport, Options, SyncMode};
 pub use scan::{Record, Scanner};

@@ -1,7 +1,7 @@
 //! Writing: one frame under the append lock, visible to all at once.
 
 use std::fmt;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, TryLockError};
 
 use crate::control::Signal;
 use crate::error::{Error, ErrorKind, Result};
@@ -40,6 +40,23 @@ impl Log {
     /// Waits for the right to append. From then on nothing changes at the tail but through the guard.
     pub fn lock_append(&self) -> Result<AppendGuard<'_>> {
         self.inner.lock_append(OP)
+    }
+
+    /// Takes the right to append if nobody has it at this moment.
+    pub fn try_lock_append(&self) -> Result<Option<AppendGuard<'_>>> {
+        let inner = &*self.inner;
+        inner.check_writable(OP)?;
+        let writer = match inner.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        if !inner.append_lock.try_lock().map_err(|e| Error::io(OP, &inner.dir, e))? {
+            return Ok(None);
+        }
+        let mut guard = AppendGuard { inner, writer, changed: false };
+        guard.prepare(OP)?;
+        Ok(Some(guard))
     }
 }
 

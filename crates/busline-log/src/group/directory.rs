@@ -1,0 +1,251 @@
+//! The groups of a log: listing, deleting, and collecting those that nobody will come back to.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::storage::StorageLock;
+use crate::{Error, ErrorKind, Log, Result};
+
+use super::handle::{Group, GroupOptions};
+use super::journal::Txn;
+use super::member::bury;
+use super::names;
+use super::op::{Lifetime, Op};
+use super::state::Life;
+use super::time::Now;
+
+/// What a directory is called between being no group any more and being gone.
+const GONE: &str = ".gone-";
+
+/// What must hold for a group to be deleted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct DeleteIf {
+    /// It has no living member.
+    pub unused: bool,
+    /// It has nothing unsettled, and has examined the whole log.
+    pub empty: bool,
+}
+
+impl Log {
+    /// The names of its groups, sorted. One that is being deleted may still be among them; opening
+    /// it says `NotFound`.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub fn groups(&self) -> Result<Vec<String>> {
+        let dir = names::groups_dir(self);
+        let files = match self.storage().list(&dir) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list groups", &dir, error)),
+        };
+        let mut groups: Vec<String> = files.iter().filter_map(|file| names::decode(file)).collect();
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
+    /// The lowest sequence number that any of its groups still needs: what retention keeps from.
+    ///
+    /// # Errors
+    /// Those of opening a group, a damaged one included: what it needs is not known.
+    pub fn groups_floor(&self, now: Now) -> Result<Option<u64>> {
+        let mut lowest: Option<u64> = None;
+        for name in self.groups()? {
+            match Group::open(self, &name, &GroupOptions::default(), now).and_then(|g| g.floor()) {
+                Ok(floor) => lowest = Some(lowest.map_or(floor, |lowest| lowest.min(floor))),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lowest)
+    }
+
+    /// Removes groups that nobody will come back to: ephemeral ones whose members are all dead, and
+    /// those that were idle for longer than they may be. Returns their names.
+    ///
+    /// # Errors
+    /// The first error met, after the other groups were looked at.
+    pub fn collect_groups(&self, now: Now) -> Result<Vec<String>> {
+        let groups = self.groups()?;
+        if groups.is_empty() {
+            return Ok(groups);
+        }
+        let lock = StructureLock::take(self)?;
+        let mut collected = Vec::new();
+        let mut failed = None;
+        for name in groups {
+            match collect(self, &name, now) {
+                Ok(true) => collected.push(name),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        sweep_gone(self);
+        drop(lock);
+        failed.map_or(Ok(collected), Err)
+    }
+}
+
+impl Group {
+    /// Deletes a group with its state, if what `check` asks holds. Its members learn of it at once.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; `Conflict` when the check does not hold. A group whose own
+    /// log is damaged is deleted when nothing is to be checked.
+    pub fn delete(log: &Log, name: &str, check: DeleteIf, now: Now) -> Result<()> {
+        let dir = names::groups_dir(log).join(names::encode(name)?);
+        let lock = StructureLock::take(log)?;
+        match Self::open(log, name, &GroupOptions::default(), now) {
+            Ok(group) => group.end(now, |txn| {
+                group.check_deletable(txn, check)?;
+                Ok(true)
+            })?,
+            Err(error) if error.kind() == ErrorKind::Damaged && check == DeleteIf::default() => {
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        remove(log, &dir)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Ends the group if `wanted` says so. From then on every handle of it says that it is deleted.
+    fn end(&self, now: Now, wanted: impl FnOnce(&mut Txn<'_>) -> Result<bool>) -> Result<bool> {
+        let ended = self.shared.transact(now, |txn| {
+            let ends = wanted(txn)?;
+            if ends {
+                txn.push(&Op::Delete)?;
+            }
+            Ok(ends)
+        })?;
+        if ended {
+            self.commit()?;
+        }
+        Ok(ended)
+    }
+
+    fn check_deletable(&self, txn: &Txn<'_>, check: DeleteIf) -> Result<()> {
+        let conflict = |message: String| {
+            Err(Error::new(ErrorKind::Conflict, "delete group", message).with("group", self.name()))
+        };
+        let state = txn.state();
+        if check.unused {
+            let members: Vec<u64> = state.members.keys().copied().collect();
+            let dead = self.shared.dead_of(&members)?.len();
+            if dead < members.len() {
+                let alive = members.len() - dead;
+                return conflict(format!("{alive} members use it; stop them, or delete it anyway"));
+            }
+        }
+        if check.empty {
+            let main = &self.shared.main;
+            let from = state.cursor.max(main.first_seq());
+            let tail = main.next_seq();
+            let new = if from < tail { main.count_between(from, tail)? } else { 0 };
+            let unsettled = state.runs.seqs();
+            if unsettled > 0 || new > 0 {
+                return conflict(format!(
+                    "{unsettled} records are unsettled and {new} were not looked at; settle them, \
+                     or delete it anyway"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Held by whoever makes or removes a group's directory.
+#[derive(Debug)]
+pub(super) struct StructureLock {
+    _lock: Arc<dyn StorageLock>,
+}
+
+impl StructureLock {
+    pub(super) fn take(log: &Log) -> Result<Self> {
+        let groups = names::groups_dir(log);
+        let io = |error| Error::io("lock groups", &groups, error);
+        let storage = log.storage();
+        if !storage.exists(&groups).map_err(io)? {
+            storage.create_dir_all(&groups).map_err(io)?;
+            storage.sync_dir(log.dir()).map_err(io)?;
+        }
+        let lock = storage.lock_file(&names::structure_lock(&groups)).map_err(io)?;
+        lock.lock().map_err(io)?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+/// Removes a group's directory, whoever still has files of it open. It vanishes as a whole: a loss
+/// of power leaves the group, or nothing of that name.
+pub(super) fn remove(log: &Log, dir: &Path) -> Result<()> {
+    let groups = names::groups_dir(log);
+    let io = |error| Error::io("delete group", dir, error);
+    let storage = log.storage();
+    let mut number = 0_u32;
+    let mut gone = groups.join(format!("{GONE}{number}"));
+    while storage.exists(&gone).map_err(io)? {
+        number += 1;
+        gone = groups.join(format!("{GONE}{number}"));
+    }
+    storage.rename(dir, &gone).map_err(io)?;
+    storage.sync_dir(&groups).map_err(io)?;
+    sweep_gone(log);
+    Ok(())
+}
+
+/// Takes away what was renamed before. What cannot be taken away now is tried again later.
+fn sweep_gone(log: &Log) {
+    let groups = names::groups_dir(log);
+    for file in log.storage().list(&groups).unwrap_or_default() {
+        if file.starts_with(GONE) {
+            let _ = log.storage().remove_dir_all(&groups.join(file));
+        }
+    }
+}
+
+fn collect(log: &Log, name: &str, now: Now) -> Result<bool> {
+    let dir = names::groups_dir(log).join(names::encode(name)?);
+    let group = match Group::open_any(log, name, &GroupOptions::default(), now)? {
+        // Whoever declared or deleted it did not get to the end.
+        (_, Life::Unborn | Life::Deleted) => {
+            remove(log, &dir)?;
+            return Ok(false);
+        }
+        (group, Life::Live) => group,
+    };
+    let shared = &group.shared;
+    let (lifetime, members) =
+        shared.read(|state| (state.lifetime, state.members.keys().copied().collect::<Vec<_>>()))?;
+    if lifetime == Some(Lifetime::Durable) {
+        return Ok(false);
+    }
+    let dead = shared.dead_of(&members)?;
+    if dead.len() < members.len() {
+        return Ok(false);
+    }
+    let ended = group.end(now, |txn| {
+        let state = txn.state();
+        if state.members.keys().any(|member| !dead.contains(member)) {
+            return Ok(false);
+        }
+        Ok(match lifetime {
+            Some(Lifetime::Ephemeral) => true,
+            Some(Lifetime::Idle { us }) if dead.is_empty() => {
+                let idle_us = now.wall_us.saturating_sub(state.clock.wall_us);
+                u64::try_from(idle_us).is_ok_and(|idle_us| idle_us >= us)
+            }
+            // It was in use until its members died: being idle begins with their burial.
+            _ => {
+                bury(txn, &dead)?;
+                false
+            }
+        })
+    })?;
+    if ended {
+        drop(group);
+        remove(log, &dir)?;
+    }
+    Ok(ended)
+}

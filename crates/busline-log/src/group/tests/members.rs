@@ -1,0 +1,344 @@
+//! Members of one group: claiming, settling, competing, dying.
+
+use crate::group::tests::world::{LEASE_US, World, range};
+use crate::{ClaimRequest, ErrorKind, SeqRange, Settle, Settlement};
+
+const ACK: Settlement = Settlement::Ack;
+
+#[test]
+fn every_record_goes_to_one_member_once() {
+    let world = World::new();
+    world.publish_count(100);
+    let mut one = world.join("g");
+    let other = world.other();
+    let mut two = other.join("g");
+    let mut seen = Vec::new();
+    for turn in 0.. {
+        let (here, member) = if turn % 2 == 0 { (&world, &mut one) } else { (&other, &mut two) };
+        let (claim, handed) = here.claim(member, 7);
+        if handed.is_empty() {
+            break;
+        }
+        here.ack(member, claim, &handed);
+        seen.extend(handed.into_iter().map(|(seq, attempts, value)| {
+            assert_eq!(attempts, 1);
+            assert_eq!(value, format!("v{seq}"));
+            seq
+        }));
+    }
+    assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    let info = world.open("g").info(world.now).unwrap();
+    assert_eq!((info.lag, info.ready, info.parked, info.claimed), (0, 0, 0, 0));
+    assert_eq!((info.counters.delivered, info.counters.acked), (100, 100));
+    assert_eq!((info.floor, info.oldest_seq), (100, None));
+}
+
+#[test]
+fn attempts_count_claims_exactly() {
+    let mut world = World::new();
+    world.publish(&["a"]);
+    let mut member = world.join("g");
+    let group = member.group().clone();
+    let one = SeqRange::one(0);
+    for (how, wait_us, next) in [
+        (Settlement::Release { counted: true }, 0, 2),
+        (Settlement::Release { counted: false }, 0, 2),
+        (Settlement::Park { delay_us: 50 }, 50, 3),
+        (Settlement::Renew { lease_us: 70 }, 70, 4),
+        (Settlement::Release { counted: true }, 0, 5),
+    ] {
+        let (claim, handed) = world.claim(&mut member, 9);
+        assert_eq!(handed.len(), 1);
+        assert_eq!(world.settle(&group, claim, one, how), []);
+        if wait_us > 0 {
+            world.pass(wait_us - 1);
+            assert_eq!(world.seqs(&mut member, 9), [], "{how:?}");
+            world.pass(1);
+        }
+        let again = world.claim(&mut member, 9);
+        assert_eq!(again.1, [(0, next, "a".to_owned())], "{how:?}");
+        assert_eq!(world.settle(&group, again.0, one, Settlement::Release { counted: false }), []);
+    }
+    let (claim, handed) = world.claim(&mut member, 9);
+    assert_eq!(handed, [(0, 5, "a".to_owned())]);
+    world.ack(&member, claim, &handed);
+    assert_eq!(world.seqs(&mut member, 9), []);
+    let counters = group.info(world.now).unwrap().counters;
+    assert_eq!((counters.delivered, counters.redelivered), (5, 4));
+    assert_eq!((counters.acked, counters.parked, counters.expired), (1, 1, 1));
+}
+
+#[test]
+fn a_settle_that_comes_too_late_is_lost_and_says_which() {
+    let mut world = World::new();
+    world.publish_count(6);
+    let mut one = world.join("g");
+    let mut two = world.join("g");
+    let (first, _) = world.claim(&mut one, 6);
+    world.pass(LEASE_US);
+    // Nobody took them over yet: what is done is done.
+    assert_eq!(world.settle(one.group(), first, range(0, 1), ACK), []);
+    assert_eq!(world.seqs(&mut two, 2), [(2, 2), (3, 2)]);
+    assert_eq!(world.settle(one.group(), first, range(0, 9), ACK), [range(0, 9)]);
+    // The same member has them again: the older claim still is not the newer one.
+    let (second, handed) = world.claim(&mut one, 6);
+    assert_eq!(handed.len(), 2);
+    assert_eq!(world.settle(one.group(), first, range(4, 5), ACK), [range(4, 5)]);
+    let mut lost = Vec::new();
+    let items = [
+        Settle { claim: second, seqs: SeqRange::one(4), how: ACK },
+        Settle { claim: second, seqs: SeqRange::one(4), how: ACK },
+        Settle { claim: second, seqs: range(3, 6), how: Settlement::Reject },
+    ];
+    one.group().settle(&items, world.now, &mut lost).unwrap();
+    let lost: Vec<_> = lost.iter().map(|lost| (lost.item, lost.seqs)).collect();
+    assert_eq!(lost, [(1, range(4, 4)), (2, range(3, 4)), (2, range(6, 6))]);
+    let counters = one.group().info(world.now).unwrap().counters;
+    assert_eq!((counters.acked, counters.rejected, counters.expired), (3, 1, 4));
+}
+
+#[test]
+fn the_dead_are_noticed_and_what_they_held_goes_to_others() {
+    let world = World::new();
+    world.publish_count(4);
+    let other = world.other();
+    let mut two = other.join("g");
+    let mut one = world.join("g");
+    let (_, handed) = world.claim(&mut one, 3);
+    assert_eq!(handed.len(), 3);
+    assert!(two.others_hold_claims().unwrap());
+    assert_eq!(two.take_over(other.now).unwrap(), 0);
+    let wake_at = two.wake_at_us(other.now).unwrap().unwrap();
+    assert_eq!(wake_at, other.now.boot_us + 250_000);
+    world.storage.kill();
+    assert_eq!(two.take_over(other.now).unwrap(), 3);
+    assert!(!two.others_hold_claims().unwrap());
+    assert_eq!(other.seqs(&mut two, 9), [(0, 2), (1, 2), (2, 2), (3, 1)]);
+    let info = two.group().info(other.now).unwrap();
+    assert_eq!((info.counters.members_died, info.counters.abandoned), (1, 3));
+    assert_eq!(info.members.len(), 1);
+    assert!(info.members[0].alive);
+    assert_eq!(info.members[0].held, 4);
+}
+
+#[test]
+fn a_busy_member_notices_the_dead_without_being_told_to_look() {
+    let world = World::new();
+    world.publish_count(2);
+    let mut other = world.other();
+    let mut two = other.join("g");
+    let mut one = world.join("g");
+    assert_eq!(world.claim(&mut one, 1).1.len(), 1);
+    world.storage.kill();
+    assert_eq!(other.seqs(&mut two, 9), [(1, 1)]);
+    other.pass(250_000);
+    assert_eq!(other.seqs(&mut two, 9), [(0, 2)]);
+}
+
+#[test]
+fn dropping_and_leaving_give_back_and_ring() {
+    let world = World::new();
+    world.publish_count(2);
+    let mut one = world.join("g");
+    let mut two = world.join("g");
+    assert_eq!(world.seqs(&mut one, 1), [(0, 1)]);
+    assert!(world.rings(|| drop(one)));
+    assert_eq!(two.take_over(world.now).unwrap(), 1);
+    assert_eq!(world.seqs(&mut two, 1), [(0, 2)]);
+    let mut three = world.join("g");
+    assert!(world.rings(|| two.leave(world.now).unwrap()));
+    assert_eq!(world.seqs(&mut three, 9), [(0, 3), (1, 1)]);
+    let info = three.group().info(world.now).unwrap();
+    assert_eq!(info.counters.members_died, 1);
+    assert_eq!(info.members.len(), 1);
+}
+
+#[test]
+fn a_member_that_was_taken_for_dead_is_told() {
+    let world = World::new();
+    world.publish_count(2);
+    let mut one = world.join("g");
+    let (claim, _) = world.claim(&mut one, 1);
+    let file = format!("/log/groups/g/members/{:016x}", one.id());
+    crate::storage::Storage::remove(&world.storage, file.as_ref()).unwrap();
+    let mut two = world.other().join("g");
+    assert_eq!(two.take_over(world.now).unwrap(), 1);
+    let error = world.claim_where(&mut one, 1, &|_, _| true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Lost);
+    assert_eq!(world.settle(one.group(), claim, range(0, 0), ACK), [range(0, 0)]);
+    let group = one.group().clone();
+    one.leave(world.now).unwrap();
+    assert_eq!(world.seqs(&mut group.join(world.now).unwrap(), 9), [(0, 2), (1, 1)]);
+}
+
+#[test]
+fn bounds_of_a_request_hold() {
+    let world = World::new();
+    world.publish(&["aaaa", "bbbb", "cccc", "dddd"]);
+    let mut member = world.join("g");
+    let any = |_: &[u8], _: &[u8]| true;
+    let mut request = ClaimRequest {
+        records_max: 10,
+        bytes_max: 13,
+        lease_us: LEASE_US,
+        filter: &any,
+        order_by: None,
+    };
+    // Each record has 6 bytes: key, meta and value.
+    let (outcome, handed) = world.claim_with(&mut member, &request).unwrap();
+    assert_eq!((handed.len(), outcome.bytes, outcome.more), (2, 12, true));
+    request.bytes_max = 1;
+    let (outcome, handed) = world.claim_with(&mut member, &request).unwrap();
+    assert_eq!((handed.len(), outcome.more), (1, true), "the first may be larger");
+    request.bytes_max = 1 << 20;
+    request.records_max = 0;
+    assert_eq!(world.claim_with(&mut member, &request).unwrap().1, []);
+    request.records_max = 9;
+    let (outcome, handed) = world.claim_with(&mut member, &request).unwrap();
+    assert_eq!((handed[0].0, outcome.more), (3, false));
+    // The same bounds hold for what is handed out again.
+    let all = SeqRange { first: 0, last: u64::MAX };
+    world.settle(member.group(), outcome.claim, all, Settlement::Release { counted: true });
+    request.records_max = 0;
+    assert_eq!(world.claim_with(&mut member, &request).unwrap().1, []);
+}
+
+#[test]
+fn what_the_filter_does_not_want_is_settled() {
+    let world = World::new();
+    world.publish(&["a1", "b1", "a2", "b2", "b3"]);
+    let mut member = world.join("g");
+    let wants_a = |key: &[u8], meta: &[u8]| key == b"a" && meta == b"m";
+    let (outcome, handed) = world.claim_where(&mut member, 9, &wants_a).unwrap();
+    assert_eq!(handed.iter().map(|of| of.0).collect::<Vec<_>>(), [0, 2]);
+    // The range covers a record that the claim never had: exactly that one is lost.
+    assert_eq!(world.settle(member.group(), outcome.claim, range(0, 2), ACK), [range(1, 1)]);
+    let info = member.group().info(world.now).unwrap();
+    assert_eq!((info.lag, info.floor, info.cursor), (0, 5, 5));
+}
+
+#[test]
+fn a_group_with_too_much_unsettled_waits_for_settles() {
+    let mut world = World::new();
+    world.options.unsettled_max = 4;
+    world.publish_count(10);
+    let mut member = world.join("g");
+    let (first, handed) = world.claim(&mut member, 9);
+    assert_eq!(handed.len(), 4);
+    assert_eq!(world.seqs(&mut member, 9), []);
+    let group = member.group().clone();
+    assert!(!world.rings(|| {
+        let park = Settlement::Park { delay_us: LEASE_US };
+        world.settle(&group, first, range(1, 1), park);
+    }));
+    assert!(world.rings(|| {
+        world.settle(&group, first, range(0, 0), ACK);
+    }));
+    assert_eq!(world.seqs(&mut member, 9), [(4, 1)]);
+}
+
+#[test]
+fn later_records_of_an_order_wait_for_earlier_ones() {
+    let mut world = World::new();
+    world.publish(&["a1", "b1", "a2", "a3", "-x", "b2"]);
+    let mut one = world.join("g");
+    let mut two = world.other().join("g");
+    let any = |_: &[u8], _: &[u8]| true;
+    // Records of "-" have no order.
+    let order = |key: &[u8], _: &[u8]| (key != b"-").then(|| u64::from(key[0]));
+    let request = ClaimRequest {
+        records_max: 9,
+        bytes_max: 1 << 20,
+        lease_us: LEASE_US,
+        filter: &any,
+        order_by: Some(&order),
+    };
+    let values = |world: &World, member: &mut crate::Member| {
+        let (outcome, handed) = world.claim_with(member, &request).unwrap();
+        let values: Vec<_> =
+            handed.into_iter().map(|(_, attempts, value)| format!("{value}/{attempts}")).collect();
+        (outcome.claim, values)
+    };
+    let (first, handed) = values(&world, &mut one);
+    assert_eq!(handed, ["a1/1", "b1/1", "-x/1"]);
+    assert_eq!(values(&world, &mut two).1, [""; 0]);
+    // A retry after a delay holds the rest of its order back; the other order goes on.
+    let park = Settlement::Park { delay_us: 10 };
+    let group = one.group().clone();
+    world.settle(&group, first, range(0, 0), park);
+    assert!(world.rings(|| assert_eq!(world.settle(&group, first, range(1, 1), ACK), [])));
+    assert_eq!(values(&world, &mut two).1, ["b2/1"]);
+    world.pass(10);
+    let (again, handed) = values(&world, &mut two);
+    assert_eq!(handed, ["a1/2"]);
+    world.settle(&group, again, range(0, 0), Settlement::Reject);
+    let (next, handed) = values(&world, &mut two);
+    assert_eq!(handed, ["a2/1"]);
+    world.settle(&group, next, range(2, 2), Settlement::Release { counted: true });
+    assert_eq!(values(&world, &mut one).1, ["a2/2"]);
+}
+
+#[test]
+fn a_contended_group_says_so_instead_of_waiting() {
+    let world = World::new();
+    world.publish_count(1);
+    let mut member = world.join("g");
+    let other = world.other();
+    let group = other.open("g");
+    let guard = group.shared.journal.lock_append().unwrap();
+    let any = |_: &[u8], _: &[u8]| true;
+    let request = ClaimRequest {
+        records_max: 1,
+        bytes_max: 9,
+        lease_us: LEASE_US,
+        filter: &any,
+        order_by: None,
+    };
+    let mut calls = 0;
+    assert_eq!(member.try_claim(&request, world.now, &mut |_, _| calls += 1).unwrap(), None);
+    drop(guard);
+    let claimed = member.try_claim(&request, world.now, &mut |_, _| calls += 1).unwrap().unwrap();
+    assert_eq!((claimed.records, calls), (1, 1));
+    let guard = group.shared.journal.lock_append().unwrap();
+    let item = Settle { claim: claimed.claim, seqs: SeqRange::one(0), how: ACK };
+    let mut lost = Vec::new();
+    assert!(!member.group().try_settle(&[item], world.now, &mut lost).unwrap());
+    drop(guard);
+    assert!(member.group().try_settle(&[item], world.now, &mut lost).unwrap());
+    assert_eq!(lost, []);
+}
+
+#[test]
+fn two_threads_share_a_group_without_losing_or_doubling() {
+    let world = World::new();
+    world.publish_count(2_000);
+    world.declare("g");
+    let taken: Vec<Vec<u64>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|at| {
+                let here = if at % 2 == 0 { world.other() } else { World::on(&world.storage) };
+                scope.spawn(move || {
+                    let mut member = here.join("g");
+                    let mut mine = Vec::new();
+                    loop {
+                        let (outcome, handed) =
+                            here.claim_where(&mut member, 13, &|_, _| true).unwrap();
+                        if handed.is_empty() && !outcome.more {
+                            member.leave(here.now).unwrap();
+                            return mine;
+                        }
+                        assert!(handed.iter().all(|of| of.1 == 1));
+                        here.ack(&member, outcome.claim, &handed);
+                        mine.extend(handed.into_iter().map(|of| of.0));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut all: Vec<u64> = taken.into_iter().flatten().collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..2_000).collect::<Vec<_>>());
+    let info = world.open("g").info(world.now).unwrap();
+    assert_eq!((info.counters.acked, info.members.len()), (2_000, 0));
+}

@@ -1,0 +1,6 @@
+//! Tests of groups, from the state machine up to several members over one log.
+
+mod codec;
+mod members;
+mod model;
+mod world;
