@@ -8,12 +8,16 @@
 
 #[cfg(test)]
 mod contract;
+mod faulty;
 mod fork;
 #[cfg(unix)]
 mod fs;
 mod mem;
+#[cfg(all(test, unix))]
+mod parity;
 mod words;
 
+pub use faulty::{Call, Fault, FaultPlan, FaultyStorage};
 #[allow(unused_imports)] // the log takes it from here
 pub(crate) use fork::ForkGuard;
 #[cfg(unix)]

@@ -14,7 +14,7 @@ use crate::storage::{Bell, StorageFile, StorageLock};
 
 /// An open file.
 #[derive(Debug)]
-pub(super) struct MemFile {
+pub(in crate::storage) struct MemFile {
     pub(super) shared: Arc<Shared>,
     pub(super) node: Arc<FileNode>,
     pub(super) life: Arc<Life>,
@@ -47,6 +47,11 @@ impl MemFile {
         )
     }
 
+    /// What a failed fsync does on Linux to the data it should have written.
+    pub(in crate::storage) fn forget_unsynced(&self) {
+        self.node.content().forget_dirty();
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.writable {
             return Ok(());
@@ -62,6 +67,9 @@ impl StorageFile for MemFile {
     }
 
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        if buf.is_empty() {
+            return self.life.check();
+        }
         self.check_writable()?;
         self.change(
             || MemOp::Write { path: self.path.clone(), at, data: buf.into() },

@@ -177,14 +177,14 @@ impl Medium {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from)?;
-        let entry = self.names(from_dir).get(&from_name).cloned().ok_or(ErrorKind::NotFound)?;
         let (to_dir, to_name) = self.parent(to)?;
-        if matches!(entry, Entry::Dir(_)) && split(to)?.starts_with(&split(from)?) {
-            return if split(to)? == split(from)? {
-                Ok(())
-            } else {
-                Err(ErrorKind::InvalidInput.into())
-            };
+        let entry = self.names(from_dir).get(&from_name).cloned().ok_or(ErrorKind::NotFound)?;
+        let (above, below) = (split(from)?, split(to)?);
+        if above != below && below.starts_with(&above) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        if above != below && above.starts_with(&below) {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
         }
         match (&entry, self.names(to_dir).get(&to_name)) {
             (entry, Some(there)) if entry.id() == there.id() => return Ok(()),

@@ -129,13 +129,6 @@ impl MemStorage {
         Self::on(self.shared.medium().duplicate())
     }
 
-    /// What a failed fsync does on Linux to the data it should have written: it counts as written, is still
-    /// read back, and never reaches the medium unless it is written anew. [`super::FaultyStorage`] calls it.
-    pub fn forget_unsynced(&self, path: &Path) -> io::Result<()> {
-        self.shared.medium().file(path)?.content().forget_dirty();
-        Ok(())
-    }
-
     /// Starts to record what is done to the medium, by all processes.
     pub fn start_record(&self) {
         self.shared.medium().record = Some(Vec::new());
@@ -149,6 +142,17 @@ impl MemStorage {
     /// What [`Storage::is_remote`] says from now on.
     pub fn set_remote(&self, remote: bool) {
         self.shared.medium().remote = remote;
+    }
+
+    /// [`Storage::open`], with the type known.
+    pub(super) fn open_file(&self, path: &Path, mode: OpenMode) -> io::Result<MemFile> {
+        if matches!(mode, OpenMode::Create | OpenMode::CreateNew) {
+            return Ok(self.file_or_new(path, mode == OpenMode::CreateNew)?.1);
+        }
+        let (medium, life) = self.look()?;
+        let node = medium.file(path)?;
+        let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
+        Ok(MemFile { shared, node, life, path, writable: mode == OpenMode::ReadWrite })
     }
 
     fn on(medium: Medium) -> Self {
@@ -202,13 +206,7 @@ impl Default for MemStorage {
 
 impl Storage for MemStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        if matches!(mode, OpenMode::Create | OpenMode::CreateNew) {
-            return Ok(Arc::new(self.file_or_new(path, mode == OpenMode::CreateNew)?.1));
-        }
-        let (medium, life) = self.look()?;
-        let node = medium.file(path)?;
-        let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
-        Ok(Arc::new(MemFile { shared, node, life, path, writable: mode == OpenMode::ReadWrite }))
+        Ok(Arc::new(self.open_file(path, mode)?))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
