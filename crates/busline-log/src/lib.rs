@@ -10,6 +10,7 @@
 //! assumed of the medium. It is no network service and no database: there is no update and no index by key.
 
 mod bytes;
+mod check;
 mod control;
 mod error;
 mod files;
@@ -22,6 +23,7 @@ mod scan;
 mod segment;
 pub mod storage;
 
+pub use check::{RepairReport, SegmentReport, SegmentState, VerifyReport, repair, verify};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use files::LABEL_BYTES_MAX;
 pub use frame::{BATCH_BYTES_TARGET, Batch, FRAME_BODY_MAX, KEY_BYTES_MAX};

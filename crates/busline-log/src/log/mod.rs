@@ -19,6 +19,9 @@ pub use retain::{Removed, RetainPolicy};
 pub use stats::Stats;
 pub use wait::Mark;
 
+pub(crate) use open::{busy, directory_lock, fresh_salt};
+pub(crate) use recovery::{Walk, judge, jump_above, walk, walk_start};
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -368,6 +368,6 @@ pub(super) fn fresh_token() -> u64 {
 }
 
 /// A salt for a new segment.
-pub(super) fn fresh_salt() -> u32 {
+pub(crate) fn fresh_salt() -> u32 {
     (fresh_token() >> 32) as u32
 }

@@ -22,7 +22,7 @@ const OP: &str = "recover a log";
 
 /// New records after a loss of power begin at a multiple of this, so that a sequence number somebody kept
 /// of a lost record never names another one.
-pub(crate) const JUMP: u64 = 1 << 32;
+const JUMP: u64 = 1 << 32;
 
 /// What lies in the directory.
 #[derive(Debug)]
@@ -43,9 +43,9 @@ pub(super) struct Recovered {
     pub(super) report: OpenReport,
 }
 
-/// Where a walk over a segment's frames stopped.
+/// Where a walk over a segment's frames is, or stopped.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WalkEnd {
+pub(crate) struct Walk {
     pub(crate) seq: u64,
     pub(crate) pos: u64,
     pub(crate) last_time_us: i64,
@@ -54,17 +54,13 @@ pub(crate) struct WalkEnd {
 }
 
 /// Walks the frames of a segment, checking all of them, as long as they begin below `bound`.
-pub(crate) fn walk(
-    reader: &mut FrameReader,
-    from: WalkEnd,
-    bound: u64,
-) -> std::io::Result<WalkEnd> {
-    let mut at = WalkEnd { fault: None, ..from };
+pub(crate) fn walk(reader: &mut FrameReader, from: Walk, bound: u64) -> std::io::Result<Walk> {
+    let mut at = Walk { fault: None, ..from };
     while at.seq < bound {
         let frame = match reader.frame(at.pos) {
             Ok(frame) => frame,
             Err(ReadError::Io(e)) => return Err(e),
-            Err(ReadError::Fault(fault)) => return Ok(WalkEnd { fault: Some(fault), ..at }),
+            Err(ReadError::Fault(fault)) => return Ok(Walk { fault: Some(fault), ..at }),
         };
         let header = frame.header;
         let fault = if header.base_seq != at.seq {
@@ -79,7 +75,7 @@ pub(crate) fn walk(
             }
         };
         if fault.is_some() {
-            return Ok(WalkEnd { fault, ..at });
+            return Ok(Walk { fault, ..at });
         }
         at.seq = header.end_seq();
         at.pos += header.frame_len();
@@ -88,13 +84,19 @@ pub(crate) fn walk(
 }
 
 /// The start of a segment, to walk from.
-pub(crate) fn walk_start(info: &SegmentInfo) -> WalkEnd {
-    WalkEnd {
+pub(crate) fn walk_start(info: &SegmentInfo) -> Walk {
+    Walk {
         seq: info.base(),
         pos: FRAMES_START,
         last_time_us: info.header.prev_time_us,
         fault: None,
     }
+}
+
+/// The first sequence number above a place that was certainly never given out.
+pub(crate) fn jump_above(seq: u64, operation: &'static str) -> Result<u64> {
+    let above = (seq / JUMP).checked_add(1).and_then(|n| n.checked_mul(JUMP));
+    above.ok_or_else(|| Error::new(ErrorKind::Limit, operation, "the sequence numbers are used up"))
 }
 
 /// Finds the tail without changing anything.
@@ -126,10 +128,10 @@ pub(crate) fn examine(storage: &dyn Storage, dir: &Path, format: &Format) -> Res
 }
 
 /// Decides what the bytes behind the last good frame are.
-fn judge(
+pub(crate) fn judge(
     reader: &mut FrameReader,
     info: &SegmentInfo,
-    end: &WalkEnd,
+    end: &Walk,
     mut witness: u64,
 ) -> std::io::Result<(Tail, OpenReport)> {
     let len = reader.file_len()?;
@@ -199,10 +201,7 @@ pub(super) fn recover(
         }
         file.sync_all().map_err(io)?;
     }
-    let base_seq = (tail.seq / JUMP).checked_add(1).and_then(|n| n.checked_mul(JUMP));
-    let Some(base_seq) = base_seq else {
-        return Err(Error::new(ErrorKind::Limit, OP, "the sequence numbers are used up"));
-    };
+    let base_seq = jump_above(tail.seq, OP)?;
     let header = SegmentHeader {
         salt: fresh_salt(),
         log_id: format.id,

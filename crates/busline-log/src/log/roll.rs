@@ -7,7 +7,7 @@ use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::log::append::AppendGuard;
 use crate::log::lock;
 use crate::log::open::fresh_salt;
-use crate::log::recovery::{WalkEnd, walk, walk_start};
+use crate::log::recovery::{Walk, walk, walk_start};
 use crate::segment::{
     self, FRAMES_START, FrameReader, ReadError, SegmentHeader, SegmentInfo, Table,
 };
@@ -121,7 +121,7 @@ impl AppendGuard<'_> {
         reader.open(Arc::clone(&self.active()?.file), info.header.salt);
         let at = match reader.header(tail.pos) {
             Ok(header) if header.base_seq < tail.seq => {
-                let from = WalkEnd {
+                let from = Walk {
                     seq: header.base_seq,
                     pos: tail.pos,
                     last_time_us: tail.last_time_us,
@@ -130,12 +130,9 @@ impl AppendGuard<'_> {
                 self.walk_to_tail(&info, from, tail.seq)?
             }
             Err(ReadError::Io(e)) => return Err(Error::io(OP, &info.path, e)),
-            _ => WalkEnd {
-                seq: tail.seq,
-                pos: tail.pos,
-                last_time_us: tail.last_time_us,
-                fault: None,
-            },
+            _ => {
+                Walk { seq: tail.seq, pos: tail.pos, last_time_us: tail.last_time_us, fault: None }
+            }
         };
         self.cut_file(&info, at.pos)?;
         control.end_append(tail.seq, at.pos, at.last_time_us);
@@ -153,7 +150,7 @@ impl AppendGuard<'_> {
     }
 
     /// Walks the frames that are visible; anything else than all of them is damage.
-    fn walk_to_tail(&self, info: &SegmentInfo, from: WalkEnd, tail_seq: u64) -> Result<WalkEnd> {
+    fn walk_to_tail(&self, info: &SegmentInfo, from: Walk, tail_seq: u64) -> Result<Walk> {
         let inner = self.inner;
         let io = |e| Error::io(OP, &info.path, e);
         let mut reader = FrameReader::new();

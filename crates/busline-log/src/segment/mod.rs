@@ -12,7 +12,7 @@ mod table;
 
 pub(crate) use index::{Place, SparseIndex};
 pub(crate) use reader::{FrameReader, ReadError};
-pub(crate) use table::{SegmentInfo, Table};
+pub(crate) use table::{SegmentInfo, Table, load_header};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -71,6 +71,12 @@ impl Table {
         Ok(Self { segments })
     }
 
+    /// Adds a segment behind all others.
+    pub(crate) fn push(&mut self, info: SegmentInfo) {
+        debug_assert!(self.segments.last().is_none_or(|last| last.base() < info.base()));
+        self.segments.push(Arc::new(info));
+    }
+
     /// The segment with exactly this base.
     pub(crate) fn get(&self, base: u64) -> Option<&Arc<SegmentInfo>> {
         let at = self.segments.binary_search_by_key(&base, |info| info.base()).ok()?;

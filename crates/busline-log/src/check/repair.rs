@@ -1,0 +1,261 @@
+//! Makes a damaged or poisoned log usable again, losing no more than it must and saying what.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::check::survey::{Listing, Run, Survey, list, survey, trusted_tail};
+use crate::control::Control;
+use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::files::{APPEND_LOCK, CLEAN, CONTROL, CleanMark, Format, OPEN_LOCK, POISONED, TMP};
+use crate::log::{busy, directory_lock, fresh_salt, jump_above};
+use crate::options::Cut;
+use crate::segment::{self, FrameReader, ReadError, SegmentHeader, SegmentInfo};
+use crate::storage::{OpenMode, Storage};
+
+const OP: &str = "repair a log";
+/// What is put behind the name of a segment that cannot be read at all.
+const SET_ASIDE: &str = ".damaged";
+
+/// What [`repair`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// The torn tail that was cut.
+    pub cut: Option<Cut>,
+    /// The records that are lost, by place.
+    pub dropped: Vec<Damage>,
+    /// Files that could not be read at all and were renamed.
+    pub set_aside: Vec<PathBuf>,
+    /// The log was poisoned by a failed fsync; its data was written again and synced.
+    pub poison_cleared: bool,
+}
+
+impl RepairReport {
+    /// Whether there was nothing to do.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+struct Repair<'a> {
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    log_id: u128,
+    now_us: i64,
+}
+
+/// Repairs a log that nobody has open (`Busy` otherwise).
+///
+/// A torn tail is cut. Records in a damaged middle are dropped only with `allow_drop`, else the error is
+/// `Damaged` and nothing is changed; what is sound on both sides of the damage stays, under its sequence
+/// numbers. A poisoned log is written again and synced. Lost sequence numbers are never given out again.
+/// A crash during the repair leaves a log that can be repaired.
+pub fn repair(
+    storage: &Arc<dyn Storage>,
+    dir: &Path,
+    allow_drop: bool,
+    now_us: i64,
+) -> Result<RepairReport> {
+    let storage = storage.as_ref();
+    let format = Format::load(storage, dir)?;
+    let open_lock = directory_lock(storage, dir, OPEN_LOCK, OP)?;
+    let io = |e| Error::io(OP, dir, e);
+    if !open_lock.try_lock().map_err(io)? {
+        return Err(busy(OP, dir));
+    }
+    // Nobody has it open, but somebody may be creating it.
+    let append_lock = directory_lock(storage, dir, APPEND_LOCK, OP)?;
+    append_lock.lock().map_err(io)?;
+    let repaired = Repair { storage, dir, log_id: format.id, now_us }.run(&format, allow_drop);
+    append_lock.unlock().map_err(io)?;
+    open_lock.unlock().map_err(io)?;
+    repaired
+}
+
+impl Repair<'_> {
+    fn run(&self, format: &Format, allow_drop: bool) -> Result<RepairReport> {
+        let mark = CleanMark::load(self.storage, self.dir, format.id);
+        let poison_file = self.dir.join(POISONED);
+        let poisoned =
+            self.storage.exists(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
+        let tail = trusted_tail(self.storage, self.dir);
+        let Listing { table, headless } = list(self.storage, self.dir, format, OP)?;
+        let mut surveys = Vec::new();
+        for info in &table.segments {
+            let end = table.end_of(info.base()).or(tail.map(|tail| tail.max(info.base())));
+            surveys.push((info, survey(self.storage, info, end, mark, OP)?));
+        }
+        let mut report = RepairReport { poison_cleared: poisoned, ..RepairReport::default() };
+        report.dropped.extend(headless.iter().filter_map(|(_, e)| e.damage().cloned()));
+        report.dropped.extend(surveys.iter().flat_map(|(_, found)| found.damage.clone()));
+        if let (Some(damage), false) = (report.dropped.first(), allow_drop) {
+            return Err(Error::damaged(OP, damage.clone())
+                .with("places", report.dropped.len())
+                .with("hint", "the records there are lost; repair again and allow dropping them"));
+        }
+        report.cut = surveys.last().and_then(|(_, found)| found.cut.clone());
+        if report.is_nothing() {
+            return Ok(report);
+        }
+        self.forget()?;
+        for (path, _) in headless {
+            report.set_aside.push(self.set_aside(&path)?);
+        }
+        for (at, (info, found)) in surveys.iter().enumerate().rev() {
+            let next = table.after(info.base());
+            self.mend(info, found, next.map(|next| next.as_ref()))?;
+            if at + 1 == surveys.len() && poisoned {
+                self.write_again(info, found)?;
+            }
+        }
+        if !report.dropped.is_empty() {
+            self.begin_above(&report, surveys.last(), tail)?;
+        }
+        if poisoned {
+            self.storage.remove(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
+        }
+        self.sync_dir()?;
+        Ok(report)
+    }
+
+    /// Takes back what says where the tail is: the next who opens the log looks for himself.
+    fn forget(&self) -> Result<()> {
+        let control = self.dir.join(CONTROL);
+        let io = |e| Error::io(OP, &control, e);
+        if self.storage.exists(&control).map_err(io)? {
+            Control::new(self.storage.shared_page(&control).map_err(io)?).forget();
+        }
+        let mark = self.dir.join(CLEAN);
+        match self.storage.remove(&mark) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(OP, &mark, e)),
+            _ => {}
+        }
+        self.sync_dir()
+    }
+
+    fn sync_dir(&self) -> Result<()> {
+        self.storage.sync_dir(self.dir).map_err(|e| Error::io(OP, self.dir, e))
+    }
+
+    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(SET_ASIDE);
+        let aside = PathBuf::from(aside);
+        self.storage.rename(path, &aside).map_err(|e| Error::io(OP, path, e))?;
+        Ok(aside)
+    }
+
+    /// Leaves only sound frames in a segment. Every step leaves a log that says the same or less is lost.
+    fn mend(&self, info: &SegmentInfo, found: &Survey, next: Option<&SegmentInfo>) -> Result<()> {
+        let end_seq = found.end_seq(info.base());
+        if let Some(next) = next
+            && next.header.prev_end != end_seq
+        {
+            self.rewrite_header(next, SegmentHeader { prev_end: end_seq, ..next.header })?;
+        }
+        if found.damage.is_empty() && found.cut.is_none() {
+            return Ok(());
+        }
+        // What lies behind damage goes to segments of its own, the last first.
+        let starts_sound = found.runs.first().is_some_and(|run| run.seq == info.base());
+        let moved = found.runs.get(usize::from(starts_sound)..).unwrap_or_default();
+        for (at, run) in moved.iter().enumerate().rev() {
+            let before = at.checked_sub(1).and_then(|at| moved.get(at));
+            let first = found.runs.first().filter(|_| starts_sound);
+            let prev_end = before.or(first).map_or(info.base(), |run| run.end_seq);
+            let header = SegmentHeader {
+                salt: fresh_salt(),
+                base_seq: run.seq,
+                prev_end,
+                created_us: self.now_us,
+                ..info.header
+            };
+            self.copy(info, *run, &header)?;
+        }
+        let kept = found.runs.first().filter(|_| starts_sound);
+        let io = |e| Error::io(OP, &info.path, e);
+        let file = self.storage.open(&info.path, OpenMode::ReadWrite).map_err(io)?;
+        file.truncate(kept.map_or(segment::FRAMES_START, |run| run.end_pos)).map_err(io)?;
+        file.sync_all().map_err(io)
+    }
+
+    /// Begins a segment above everything that was lost, so that no number of a lost record comes again.
+    fn begin_above(
+        &self,
+        report: &RepairReport,
+        last: Option<&(&Arc<SegmentInfo>, Survey)>,
+        tail: Option<u64>,
+    ) -> Result<()> {
+        let (prev_end, prev_time_us) =
+            last.map_or((0, 0), |(info, found)| (found.end_seq(info.base()), found.last_time_us));
+        let lost = report.dropped.iter().map(|lost| lost.seq_end.unwrap_or(lost.segment_base));
+        let above = lost.chain(tail).fold(prev_end, u64::max);
+        let header = SegmentHeader {
+            salt: fresh_salt(),
+            log_id: self.log_id,
+            base_seq: jump_above(above, OP)?,
+            prev_end,
+            created_us: self.now_us,
+            prev_time_us,
+        };
+        let path = segment::path(self.dir, header.base_seq);
+        segment::create(self.storage, self.dir, &header)
+            .map(drop)
+            .map_err(|(e, _)| Error::io(OP, &path, e))
+    }
+
+    fn rewrite_header(&self, info: &SegmentInfo, header: SegmentHeader) -> Result<()> {
+        let io = |e| Error::io(OP, &info.path, e);
+        // 64 bytes at the start of a file lie in one sector, which is written whole or not at all.
+        let file = self.storage.open(&info.path, OpenMode::ReadWrite).map_err(io)?;
+        file.write_all_at(&header.encode(), 0).map_err(io)?;
+        file.sync_all().map_err(io)
+    }
+
+    /// Writes the last segment anew: after a failed fsync the system may hold for written what is not.
+    fn write_again(&self, info: &SegmentInfo, found: &Survey) -> Result<()> {
+        // Stretches behind damage were written to files of their own just now; the first one was not.
+        let run = found.runs.first().filter(|run| run.seq == info.base()).copied();
+        let pos = segment::FRAMES_START;
+        let none = Run { pos, end_pos: pos, seq: info.base(), end_seq: info.base() };
+        self.copy(info, run.unwrap_or(none), &SegmentHeader { salt: fresh_salt(), ..info.header })
+    }
+
+    /// Copies a stretch of frames into a segment of its own, durably, under its final name at once.
+    fn copy(&self, from: &SegmentInfo, run: Run, header: &SegmentHeader) -> Result<()> {
+        let target = segment::path(self.dir, header.base_seq);
+        let tmp = self.dir.join(format!("{}{TMP}", segment::name(header.base_seq)));
+        let io = |e| Error::io(OP, &target, e);
+        let mut reader = FrameReader::new();
+        let source = self.storage.open(&from.path, OpenMode::Read);
+        reader.open(source.map_err(|e| Error::io(OP, &from.path, e))?, from.header.salt);
+        let file = self.storage.open(&tmp, OpenMode::Create).map_err(io)?;
+        file.truncate(0).map_err(io)?;
+        file.write_all_at(&header.encode(), 0).map_err(io)?;
+        let (mut pos, mut to) = (run.pos, segment::FRAMES_START);
+        while pos < run.end_pos {
+            let frame = match reader.frame(pos) {
+                Ok(frame) => frame,
+                Err(ReadError::Io(e)) => return Err(Error::io(OP, &from.path, e)),
+                Err(ReadError::Fault(fault)) => {
+                    return Err(Error::new(
+                        ErrorKind::Busy,
+                        OP,
+                        format!("the segment changed while it was copied ({fault}); try again"),
+                    )
+                    .with("path", from.path.display()));
+                }
+            };
+            let len = frame.header.frame_len();
+            let mut bytes = frame.header.encode(header.salt).to_vec();
+            bytes.extend_from_slice(reader.body(frame.body));
+            bytes.resize(usize::try_from(len).unwrap_or(bytes.len()), 0);
+            file.write_all_at(&bytes, to).map_err(io)?;
+            pos += len;
+            to += len;
+        }
+        file.sync_all().map_err(io)?;
+        self.storage.rename(&tmp, &target).map_err(io)?;
+        self.sync_dir()
+    }
+}

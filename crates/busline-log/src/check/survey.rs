@@ -1,0 +1,147 @@
+//! Reads a whole segment and tells which stretches of it are sound.
+
+use std::path::{Path, PathBuf};
+
+use crate::control::Control;
+use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::files::{CONTROL, CleanMark, Format, newer};
+use crate::frame::Fault;
+use crate::log::{Walk, judge, walk, walk_start};
+use crate::options::Cut;
+use crate::segment::{FrameReader, SegmentInfo, Table, load_header, parse_name, path};
+use crate::storage::{OpenMode, Storage};
+
+/// A stretch of sound frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) pos: u64,
+    pub(super) end_pos: u64,
+    pub(super) seq: u64,
+    pub(super) end_seq: u64,
+}
+
+/// What is in a segment.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) runs: Vec<Run>,
+    pub(super) damage: Vec<Damage>,
+    pub(super) cut: Option<Cut>,
+    pub(super) bytes: u64,
+    pub(super) last_time_us: i64,
+}
+
+impl Survey {
+    pub(super) fn records(&self) -> u64 {
+        self.runs.iter().map(|run| run.end_seq - run.seq).sum()
+    }
+
+    /// Where the sound records end.
+    pub(super) fn end_seq(&self, base: u64) -> u64 {
+        self.runs.last().map_or(base, |run| run.end_seq)
+    }
+}
+
+/// The segments of a directory, and those whose header cannot be read.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) table: Table,
+    pub(super) headless: Vec<(PathBuf, Error)>,
+}
+
+/// Lists the segments; a damaged header does not hide the others.
+pub(super) fn list(
+    storage: &dyn Storage,
+    dir: &Path,
+    format: &Format,
+    operation: &'static str,
+) -> Result<Listing> {
+    let names = storage.list(dir).map_err(|e| Error::io(operation, dir, e))?;
+    let mut listing = Listing { table: Table::default(), headless: Vec::new() };
+    for base in names.iter().filter_map(|name| parse_name(name)) {
+        let path = path(dir, base);
+        match load_header(storage, &path, base, format.id) {
+            Ok(Some(header)) => listing.table.push(SegmentInfo::new(dir, header)),
+            Ok(None) => {}
+            Err(e) if e.kind() == ErrorKind::Damaged => listing.headless.push((path, e)),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(listing)
+}
+
+/// The tail that the control page tells, when there is one that can be believed.
+pub(super) fn trusted_tail(storage: &dyn Storage, dir: &Path) -> Option<u64> {
+    let path = dir.join(CONTROL);
+    if !storage.exists(&path).ok()? {
+        return None;
+    }
+    let control = Control::new(storage.shared_page(&path).ok()?);
+    control.is_trusted(storage.boot_id().ok()?).then(|| control.tail_seq())
+}
+
+/// Reads a segment to `end`, where its records are known to end, or else to where they do.
+pub(super) fn survey(
+    storage: &dyn Storage,
+    info: &SegmentInfo,
+    end: Option<u64>,
+    mark: Option<CleanMark>,
+    operation: &'static str,
+) -> Result<Survey> {
+    let io = |e| Error::io(operation, &info.path, e);
+    let mut reader = FrameReader::new();
+    reader.open(storage.open(&info.path, OpenMode::Read).map_err(io)?, info.header.salt);
+    let bytes = reader.file_len().map_err(io)?;
+    let mut survey = Survey {
+        runs: Vec::new(),
+        damage: Vec::new(),
+        cut: None,
+        bytes,
+        last_time_us: info.header.prev_time_us,
+    };
+    let mut bound = end;
+    let mut from = walk_start(info);
+    loop {
+        let stop = walk(&mut reader, from, bound.unwrap_or(u64::MAX)).map_err(io)?;
+        if stop.seq > from.seq {
+            survey.runs.push(Run {
+                pos: from.pos,
+                end_pos: stop.pos,
+                seq: from.seq,
+                end_seq: stop.seq,
+            });
+        }
+        survey.last_time_us = stop.last_time_us;
+        let Some(fault) = stop.fault else {
+            return Ok(survey);
+        };
+        if let Fault::Flags(flags) = fault {
+            return Err(newer(operation, &info.path, flags).with("frame_flags", flags));
+        }
+        if bound.is_none() {
+            let witness = mark.map_or(0, |mark| mark.tail.seq);
+            let (tail, report) = judge(&mut reader, info, &stop, witness).map_err(io)?;
+            survey.cut = report.cut;
+            if report.damage.is_none() {
+                return Ok(survey);
+            }
+            bound = Some(tail.seq);
+        }
+        let limit = bound.unwrap_or(u64::MAX);
+        let found = reader
+            .search(stop.pos + 1, |h| h.base_seq > stop.seq && h.end_seq() <= limit)
+            .map_err(io)?;
+        survey.damage.push(Damage {
+            path: info.path.clone(),
+            segment_base: info.base(),
+            offset_start: stop.pos,
+            offset_end: found.map_or(bytes.max(stop.pos), |(pos, _)| pos),
+            seq_start: stop.seq,
+            seq_end: found.map(|(_, header)| header.base_seq).or(bound),
+            cause: fault.to_string(),
+        });
+        let Some((pos, header)) = found else {
+            return Ok(survey);
+        };
+        from = Walk { seq: header.base_seq, pos, fault: None, ..stop };
+    }
+}

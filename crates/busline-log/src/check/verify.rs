@@ -1,0 +1,121 @@
+//! Reads every byte of a log and reports on each segment; changes nothing.
+
+use std::path::{Path, PathBuf};
+
+use crate::check::survey::{list, survey, trusted_tail};
+use crate::error::{Damage, Result};
+use crate::files::{CleanMark, Format, POISONED, read_small};
+use crate::options::Cut;
+use crate::storage::Storage;
+
+const OP: &str = "verify a log";
+
+/// What a segment is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SegmentState {
+    /// Every byte is as it was written.
+    Sound,
+    /// The end was torn by a crash; no receipt covers what opening the log will cut.
+    TornTail(Cut),
+    /// Records are lost that should be there.
+    Damaged(Vec<Damage>),
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentReport {
+    /// Its file.
+    pub path: PathBuf,
+    /// The sequence number with which it begins.
+    pub base_seq: u64,
+    /// The sequence number after its last sound record.
+    pub end_seq: u64,
+    /// How many sound records it has.
+    pub records: u64,
+    /// The length of its file.
+    pub bytes: u64,
+    /// What it is like.
+    pub state: SegmentState,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Each segment, in order.
+    pub segments: Vec<SegmentReport>,
+    /// What was noted when an fsync failed, if one did and the log was not repaired since.
+    pub poisoned: Option<String>,
+    /// Whether the log was closed cleanly (or is new) and not written since.
+    pub clean: bool,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged and nothing poisoned; a torn tail is mended by opening the log.
+    pub fn is_sound(&self) -> bool {
+        self.poisoned.is_none() && self.damage().next().is_none()
+    }
+
+    /// All damage, in order.
+    pub fn damage(&self) -> impl Iterator<Item = &Damage> {
+        self.segments.iter().flat_map(|segment| match &segment.state {
+            SegmentState::Damaged(damage) => damage.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// How many sound records there are.
+    pub fn records(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.records).sum()
+    }
+}
+
+/// Reads every byte of a log and checks it. The log may be in use: what is being appended meanwhile is
+/// left out. Reads at the speed of the medium, with memory for one frame.
+pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
+    let format = Format::load(storage, dir)?;
+    let mark = CleanMark::load(storage, dir, format.id);
+    let poisoned = read_small(storage, &dir.join(POISONED)).ok();
+    // The tail first, then the segments: what is listed holds all that is below it.
+    let tail = trusted_tail(storage, dir);
+    let listing = list(storage, dir, &format, OP)?;
+    let mut segments = Vec::new();
+    for (path, error) in &listing.headless {
+        let damage = error.damage().cloned().into_iter().collect();
+        let base_seq = error.damage().map_or(0, |damage| damage.segment_base);
+        segments.push(SegmentReport {
+            path: path.clone(),
+            base_seq,
+            end_seq: base_seq,
+            records: 0,
+            bytes: 0,
+            state: SegmentState::Damaged(damage),
+        });
+    }
+    for info in &listing.table.segments {
+        let end = listing.table.end_of(info.base()).or(tail.map(|tail| tail.max(info.base())));
+        let found = match survey(storage, info, end, mark, OP) {
+            Ok(found) => found,
+            // Removed by retention meanwhile.
+            Err(_) if !storage.exists(&info.path).unwrap_or(true) => continue,
+            Err(e) => return Err(e),
+        };
+        let (end_seq, records) = (found.end_seq(info.base()), found.records());
+        let state = match (found.damage.is_empty(), found.cut) {
+            (false, _) => SegmentState::Damaged(found.damage),
+            (true, Some(cut)) => SegmentState::TornTail(cut),
+            (true, None) => SegmentState::Sound,
+        };
+        segments.push(SegmentReport {
+            path: info.path.clone(),
+            base_seq: info.base(),
+            end_seq,
+            records,
+            bytes: found.bytes,
+            state,
+        });
+    }
+    segments.sort_by_key(|segment| segment.base_seq);
+    let poisoned = poisoned.map(|note| String::from_utf8_lossy(&note).trim().to_owned());
+    let clean = mark.is_some();
+    Ok(VerifyReport { segments, poisoned, clean })
+}
