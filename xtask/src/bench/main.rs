@@ -11,6 +11,7 @@ mod open;
 mod payload;
 mod report;
 mod scaling;
+mod settle;
 mod throughput;
 
 use std::path::{Path, PathBuf};
@@ -63,9 +64,10 @@ type Work = fn(&Setup, &mut Report) -> Result<()>;
 const WORKS: &[(&str, Work, &str)] = &[
     ("throughput", throughput::run, "publish and read messages of 100 B and of 1 KiB"),
     ("durable", durable::run, "one message, on the medium before publishing returns"),
+    ("settle", settle::run, "claim and acknowledge messages one by one"),
     ("open", open::run, "open a log of 1 GiB, after a clean close, kill -9 and loss of power"),
     ("memory", memory::run, "memory while a log grows and is read"),
-    ("scaling", scaling::run, "the cost of a message beside many logs and segments"),
+    ("scaling", scaling::run, "the cost of a message beside many logs, groups and segments"),
 ];
 
 const USAGE: &str = "\

@@ -65,6 +65,11 @@ impl Count {
         self.sum = self.sum.wrapping_add(number_of(body).unwrap_or(u64::MAX));
     }
 
+    /// How many there were.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Fails unless it was each of the first `messages` once.
     pub(crate) fn check(&self, messages: u64) -> Result<(), String> {
         let sum = messages.wrapping_mul(messages.wrapping_sub(1)) / 2;

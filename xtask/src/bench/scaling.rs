@@ -1,4 +1,4 @@
-//! What a message costs beside many logs and segments: it must not depend on them.
+//! What a message costs beside many logs, groups and segments: it must not depend on them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use crate::log::{self, failed};
 use crate::measure::timed;
 use crate::payload::Payload;
 use crate::report::{Figure, Report};
-use crate::{Result, Setup, remove};
+use crate::{Result, Setup, remove, settle};
 
 const TABLE: &str = "Scaling: the cost of a message; flat is a ratio near 1";
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let dir = setup.fresh("scaling")?;
     logs(setup, report, &dir)?;
+    groups(setup, report, &dir)?;
     segments(setup, report, &dir)?;
     remove(&dir)
 }
@@ -79,6 +80,32 @@ fn logs(setup: &Setup, report: &mut Report, dir: &Path) -> Result<()> {
     let work = format!("publish to {many} logs in turn");
     add(report, &work, ns_each(took, each * many), ("to the only log", alone));
     Ok(())
+}
+
+/// Groups that nobody is a member of cost a publisher nothing.
+fn groups(setup: &Setup, report: &mut Report, dir: &Path) -> Result<()> {
+    let messages = setup.scaled(100_000, 10_000);
+    let log = log::open(&dir.join("grouped"), SyncMode::Os)?;
+    settle::declare(&log, "group-0")?;
+    let one = publish_singly(&log, messages)?;
+    let many = setup.scaled(100, 10);
+    for number in 1..many {
+        settle::declare(&log, &format!("group-{number}"))?;
+    }
+    let cost = publish_singly(&log, messages)?;
+    add(report, &format!("publish beside {many} groups"), cost, ("beside 1 group", one));
+
+    let settled = |name: &str| -> Result<f64> {
+        let (done, took) = timed(|| settle::claim_all(&log, name, false));
+        match done?.messages() {
+            // Before the other groups were declared, and after.
+            all if all == 2 * messages => Ok(ns_each(took, all)),
+            other => Err(format!("{name} was given {other} messages of {}", 2 * messages)),
+        }
+    };
+    let (first, last) = (settled("group-0")?, settled(&format!("group-{}", many - 1))?);
+    add(report, &format!("claim and ack in group {many}"), last, ("in group 1", first));
+    log.close().map_err(failed)
 }
 
 /// The same messages in few and in many segments.
