@@ -23,7 +23,6 @@ usage: cargo xtask VERB
                          other arguments go to cargo test
   ci                     everything that must hold before a change lands
   tidy                   the house rules that no compiler checks
-  bench [--quick] [WORK…] figures of the embedded log beside the machine's own limits
   brokers                which brokers the tests can reach
 ";
 
@@ -44,7 +43,6 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["test", rest @ ..] => test::run(rest),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
-        ["bench", rest @ ..] => bench(rest),
         ["brokers"] => {
             brokers::report(&brokers::probe_all());
             Ok(())
@@ -55,11 +53,4 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         other => Err(format!("'{}' is no task\n\n{USAGE}", other.join(" "))),
     }
-}
-
-/// The benchmarks are a program of their own, built for release.
-fn bench(arguments: &[&str]) -> Result<()> {
-    let mut bench = shell::cargo(["run", "--release", "--quiet", "--package", "xtask"]);
-    bench.args(["--features", "bench", "--bin", "busline-bench", "--"]).args(arguments);
-    shell::run(&mut bench)
 }

@@ -71,6 +71,11 @@ pub trait SettleQueue: fmt::Debug + Send + Sync + 'static {
 pub struct SettledSender(oneshot::Sender<Result<()>>);
 
 impl SettledSender {
+    /// Whether somebody still waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
+    }
+
     /// Answers; nobody may be listening any more, which is no error.
     pub fn send(self, result: Result<()>) {
         drop(self.0.send(result));

@@ -1,1 +1,13 @@
-//! busline-transports.
+//! The transports of Busline: one module and one feature each, and a registry from URL to transport.
+//!
+//! A transport never reconnects and never retries; the link of `busline-core` does.
+
+#![forbid(unsafe_code)]
+
+#[cfg(all(feature = "file", unix))]
+pub mod file;
+pub mod registry;
+mod url;
+
+pub use registry::{open, schemes};
+pub use url::BusUrl;

@@ -1,0 +1,228 @@
+//! Messages as records and back; a group's declaration as the configuration its log keeps.
+
+use busline_core::transport::{GroupSpec, OnDifference, RetryMode};
+use busline_core::{
+    Error, ErrorKind, GroupName, Key, Message, Patterns, Record, Result, Timestamp, Topic,
+};
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+
+use super::meta;
+use super::store::TopicLog;
+
+/// Records copied out of the log into one block of memory, to be sliced into messages.
+///
+/// One allocation serves a whole chunk. A payload that is kept for long keeps its chunk: chunks
+/// are small, and a large payload is alone in its own.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    block: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    seq: u64,
+    time_us: i64,
+    attempts: u32,
+    key: usize,
+    meta: usize,
+    value: usize,
+}
+
+/// One record of a chunk.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) seq: u64,
+    pub(super) time: Timestamp,
+    pub(super) attempts: u32,
+    key: Bytes,
+    meta: Bytes,
+    value: Bytes,
+}
+
+impl Chunk {
+    pub(super) fn push(&mut self, record: &busline_log::Record<'_>, attempts: u32) {
+        self.block.extend_from_slice(record.key);
+        self.block.extend_from_slice(record.meta);
+        self.block.extend_from_slice(record.value);
+        self.spans.push(Span {
+            seq: record.seq,
+            time_us: record.time_us,
+            attempts,
+            key: record.key.len(),
+            meta: record.meta.len(),
+            value: record.value.len(),
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.block.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.block.clear();
+        self.spans.clear();
+    }
+
+    pub(super) fn into_records(self) -> impl Iterator<Item = Raw> {
+        let mut block = Bytes::from(self.block);
+        self.spans.into_iter().map(move |span| Raw {
+            seq: span.seq,
+            time: Timestamp::from_unix_us(span.time_us),
+            attempts: span.attempts,
+            key: block.split_to(span.key),
+            meta: block.split_to(span.meta),
+            value: block.split_to(span.value),
+        })
+    }
+}
+
+impl Raw {
+    pub(super) fn size_bytes(&self) -> u64 {
+        (self.key.len() + self.meta.len() + self.value.len()) as u64
+    }
+
+    /// The message; `Conflict` when a newer version wrote it.
+    pub(super) fn into_message(self, topic: &Topic) -> Result<Message> {
+        let foreign = |cause: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Conflict, format!("record {} is no message: {cause}", self.seq))
+                .context("topic", topic)
+                .hint("a newer version of Busline, or another program, wrote it")
+        };
+        let key = ByteString::try_from(self.key.clone()).map_err(|cause| foreign(&cause))?;
+        let key = Key::new(key).map_err(|cause| foreign(&cause))?;
+        let (properties, ordering_key, headers) =
+            meta::decode(&self.meta).map_err(|cause| foreign(&cause))?;
+        Ok(Message {
+            topic: topic.clone(),
+            key,
+            ordering_key,
+            headers,
+            properties,
+            payload: self.value,
+        })
+    }
+
+    pub(super) fn into_record(self, topic: &TopicLog) -> Result<Record> {
+        let (offset, time) = (topic.offset(self.seq), self.time);
+        Ok(Record { message: self.into_message(&topic.topic)?, offset, time })
+    }
+}
+
+/// What a group's log keeps of its declaration, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct GroupConfig {
+    #[serde(default)]
+    pub(super) patterns: Patterns,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) attempts_max: Option<u32>,
+    #[serde(default)]
+    pub(super) blocking: bool,
+    #[serde(default)]
+    pub(super) broadcast: bool,
+}
+
+impl GroupConfig {
+    pub(super) fn of(spec: &GroupSpec) -> Self {
+        Self {
+            patterns: spec.patterns.clone(),
+            attempts_max: spec.attempts_max,
+            blocking: spec.retry_mode == RetryMode::Block,
+            broadcast: false,
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the group's configuration cannot be written")
+                .source(cause)
+        })
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|cause| {
+            Error::new(ErrorKind::Conflict, "the group's configuration is not understood")
+                .source(cause)
+                .hint("a newer version of Busline, or another program, declared the group")
+        })
+    }
+
+    /// What an existing group becomes when this is declared; `None` when nothing changes.
+    pub(super) fn reconcile(&self, found: &Self, spec: &GroupSpec) -> Result<Option<Self>> {
+        if self == found {
+            return Ok(None);
+        }
+        let mut wanted = self.clone();
+        if spec.on_difference == OnDifference::Add {
+            // Without patterns a group gets everything: adding to it changes nothing.
+            let both = found.patterns.as_slice().iter().chain(self.patterns.as_slice());
+            let all = found.patterns.is_all() || self.patterns.is_all();
+            wanted.patterns = if all { Patterns::all() } else { both.cloned().collect() };
+            if wanted == *found {
+                return Ok(None);
+            }
+        }
+        let only_patterns = Self { patterns: found.patterns.clone(), ..wanted.clone() } == *found;
+        match spec.on_difference {
+            OnDifference::Replace => Ok(Some(wanted)),
+            OnDifference::Add if only_patterns => Ok(Some(wanted)),
+            _ => Err(self.conflict(found, spec)),
+        }
+    }
+
+    fn conflict(&self, found: &Self, spec: &GroupSpec) -> Error {
+        let limit = |limit: Option<u32>| limit.map_or("none".to_owned(), |limit| limit.to_string());
+        let (what, is, wanted) = if self.patterns != found.patterns {
+            ("patterns", found.patterns.to_string(), self.patterns.to_string())
+        } else if self.attempts_max != found.attempts_max {
+            ("attempts_max", limit(found.attempts_max), limit(self.attempts_max))
+        } else {
+            let mode = |blocking| if blocking { "block" } else { "overtake" }.to_owned();
+            ("retry_mode", mode(found.blocking), mode(self.blocking))
+        };
+        Error::new(
+            ErrorKind::Conflict,
+            format!("group '{}' of topic '{}' exists and differs", spec.group, spec.topic),
+        )
+        .context("argument", what)
+        .context("found", is)
+        .context("wanted", wanted)
+        .hint("declare it as it is, or ask to replace it")
+    }
+}
+
+/// Which records a group gets.
+#[derive(Debug, Clone)]
+pub(super) struct Selection {
+    patterns: Patterns,
+    group: GroupName,
+    pub(super) blocking: bool,
+}
+
+impl Selection {
+    pub(super) fn new(config: &GroupConfig, group: GroupName) -> Self {
+        Self { patterns: config.patterns.clone(), group, blocking: config.blocking }
+    }
+
+    pub(super) fn takes(&self, key: &[u8], meta_bytes: &[u8]) -> bool {
+        key_matches(&self.patterns, key) && meta::is_for_group(meta_bytes, self.group.as_str())
+    }
+
+    /// A hash of the ordering key, for groups whose retries block.
+    pub(super) fn order(key: &[u8], meta_bytes: &[u8]) -> Option<u64> {
+        // FNV-1a: the same in every process and version.
+        let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        Some(meta::ordering_key(key, meta_bytes).iter().fold(0xcbf2_9ce4_8422_2325, hash))
+    }
+}
+
+/// Whether a record's key is selected; one that is not UTF-8 is seen by who sees everything.
+pub(super) fn key_matches(patterns: &Patterns, key: &[u8]) -> bool {
+    patterns.is_all() || std::str::from_utf8(key).is_ok_and(|key| patterns.matches(key))
+}

@@ -1,0 +1,159 @@
+//! The embedded durable log as a bus: `file:./bus`, shared by every process on the machine.
+//!
+//! | port | here |
+//! |---|---|
+//! | topic | a directory with one log of `busline-log` |
+//! | group | a group of that log; its patterns are its configuration there |
+//! | broadcast | a group that lives as long as its only member |
+//! | offset | the id of the log as shard, the record's sequence number |
+//! | dead letters | a topic of their own, see `busline_core::dead` |
+//!
+//! Publishing and settling happen on one thread a session, which joins what waits into one frame
+//! and one `fdatasync`; claiming and reading on the runtime's threads for blocking work. There is
+//! no connection, so a session is never lost.
+
+mod admin;
+mod claim;
+mod config;
+mod error;
+mod groups;
+mod lease;
+mod mapping;
+pub mod meta;
+mod read;
+mod session;
+mod settle;
+mod state;
+mod store;
+mod subscribe;
+mod time;
+mod wait;
+mod worker;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use busline_core::transport::{Connect, Dialect, Session, Transport};
+use busline_core::{Capabilities, Capability, Clock, Error, Lease, Limits, Result, Support};
+use busline_log::storage::{FsStorage, Storage};
+use futures_util::future::BoxFuture;
+
+pub use config::{FileConfig, Sync};
+
+use crate::url::BusUrl;
+use session::FileSession;
+use store::Store;
+use time::Time;
+
+/// A bus in a directory.
+pub struct FileTransport {
+    config: FileConfig,
+    storage: Arc<dyn Storage>,
+    time: Time,
+    /// Shared by the sessions of this transport.
+    store: Mutex<Option<Arc<Store>>>,
+}
+
+/// The transport of a `file:` URL.
+pub(crate) fn open(url: BusUrl) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(FileTransport::new(FileConfig::from_url(url)?)))
+}
+
+impl FileTransport {
+    /// A bus on the file system; nothing is opened yet.
+    pub fn new(config: FileConfig) -> Self {
+        Self::on(config, Arc::new(FsStorage::new()))
+    }
+
+    /// A bus on another storage, for tests of faults.
+    pub fn on(config: FileConfig, storage: Arc<dyn Storage>) -> Self {
+        Self { config, storage, time: Time::system(), store: Mutex::default() }
+    }
+
+    /// Goes by this clock; all processes of the bus must share it, so this is for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.time = Time::manual(clock);
+        self
+    }
+
+    fn profile(&self) -> Capabilities {
+        let refused = Support::Refused;
+        let mut profile = Capabilities::all("file", self.config.durability(), Limits::default())
+            .set(
+                Capability::Deduplication,
+                refused("make handlers idempotent: a message may come twice after a crash"),
+            )
+            .set(
+                Capability::Requests,
+                refused("publish a reply to a topic of your own, correlated by its id"),
+            )
+            .set(
+                Capability::Reconnect,
+                Support::Emulated("there is no connection that could be lost"),
+            )
+            .set(Capability::ConfirmGate, Support::Emulated("in the port, the same everywhere"));
+        profile.lease = Lease::Renewable(Duration::from_secs(30));
+        profile
+    }
+
+    fn store(&self) -> Result<Arc<Store>> {
+        let mut open = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*open {
+            return Ok(Arc::clone(store));
+        }
+        let storage = Arc::clone(&self.storage);
+        let store = Arc::new(Store::open(self.config.clone(), storage, self.time.clone())?);
+        *open = Some(Arc::clone(&store));
+        Ok(store)
+    }
+
+    fn start(&self, connect: &Connect) -> Result<FileSession> {
+        if connect.dialect != Dialect::Busline {
+            return Err(Error::refused(
+                &format!("dialect '{}'", connect.dialect.as_str()),
+                "file:",
+                "only our own is spoken on the embedded log so far",
+            ));
+        }
+        FileSession::start(self.store()?, self.profile())
+    }
+}
+
+impl Transport for FileTransport {
+    fn capabilities(&self) -> Capabilities {
+        self.profile()
+    }
+
+    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        Box::pin(async move {
+            let session = self.start(&connect)?;
+            Ok(Arc::new(session) as Arc<dyn Session>)
+        })
+    }
+
+    fn may_disconnect(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Display for FileTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file:{}", self.config.path.display())
+    }
+}
+
+impl fmt::Debug for FileTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileTransport").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Runs what may wait for a disk or a lock on a thread for such things.
+async fn blocking<T: Send + 'static>(
+    operation: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let joined = tokio::task::spawn_blocking(operation).await;
+    joined.unwrap_or_else(|_| Err(error::worker_gone()))
+}

@@ -1,0 +1,141 @@
+//! Readers: a topic's log from any place on, without settling anything.
+
+use std::fmt;
+use std::sync::Arc;
+
+use busline_core::transport::{Read, Reader};
+use busline_core::{Clock, Offset, Position, Record, Result};
+use busline_log::{Mark, Scanner};
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+
+use super::error::{of_log, worker_gone};
+use super::mapping::{Chunk, key_matches};
+use super::store::TopicLog;
+use super::wait::Waiter;
+
+/// The most bytes copied into one block.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+pub(super) struct FileReader {
+    topic: Arc<TopicLog>,
+    spec: Read,
+    /// With the scanner between two calls.
+    cursor: Option<Cursor>,
+    /// A read under way: kept here, so that a cancelled `next` loses nothing.
+    reading: Option<JoinHandle<(Cursor, Result<Chunk>)>>,
+    position: u64,
+    mark: Mark,
+    waiter: Waiter,
+}
+
+struct Cursor {
+    topic: Arc<TopicLog>,
+    scanner: Scanner,
+}
+
+pub(super) fn open(topic: &Arc<TopicLog>, spec: Read, clock: Arc<dyn Clock>) -> Result<FileReader> {
+    let mark = topic.log.mark();
+    let position = topic.seq_of(&spec.from)?;
+    let mut scanner = topic.log.scanner();
+    let position = scanner.seek(position).map_err(of_log)?;
+    Ok(FileReader {
+        cursor: Some(Cursor { topic: Arc::clone(topic), scanner }),
+        reading: None,
+        position,
+        mark,
+        waiter: Waiter::new(topic.log.clone(), clock),
+        topic: Arc::clone(topic),
+        spec,
+    })
+}
+
+impl Cursor {
+    fn read(&mut self, spec: &Read) -> Result<Chunk> {
+        let mut chunk = Chunk::default();
+        let wanted = |key: &[u8], _: &[u8]| key_matches(&spec.patterns, key);
+        while chunk.len() < spec.chunk_max.max(1) && chunk.bytes() < CHUNK_BYTES_MAX {
+            match self.scanner.next_where(u64::MAX, wanted).map_err(of_log) {
+                Ok(Some(record)) => chunk.push(&record, 0),
+                Ok(None) => break,
+                // What was read before it comes first; then the error, again and again.
+                Err(error) if chunk.len() == 0 => {
+                    return Err(error.context("topic", &self.topic.topic));
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(chunk)
+    }
+}
+
+impl FileReader {
+    async fn next_chunk(&mut self) -> Result<Vec<Record>> {
+        if self.reading.is_none() {
+            // Before looking: what comes later than this wakes `wait`.
+            self.mark = self.topic.log.mark();
+            let mut cursor = self.cursor.take().ok_or_else(worker_gone)?;
+            let spec = self.spec.clone();
+            self.reading = Some(tokio::task::spawn_blocking(move || {
+                let chunk = cursor.read(&spec);
+                (cursor, chunk)
+            }));
+        }
+        let Some(reading) = &mut self.reading else { return Ok(Vec::new()) };
+        let joined = reading.await;
+        self.reading = None;
+        let (cursor, chunk) = joined.map_err(|_| worker_gone())?;
+        self.position = cursor.scanner.position();
+        self.cursor = Some(cursor);
+        chunk?.into_records().map(|raw| raw.into_record(&self.topic)).collect()
+    }
+
+    async fn go_to(&mut self, to: Position) -> Result<()> {
+        if let Some(reading) = self.reading.take() {
+            self.cursor = Some(reading.await.map_err(|_| worker_gone())?.0);
+        }
+        let topic = Arc::clone(&self.topic);
+        let mut cursor = self.cursor.take().ok_or_else(worker_gone)?;
+        let before = self.position;
+        let (cursor, sought) = tokio::task::spawn_blocking(move || {
+            let sought = topic.seq_of(&to).and_then(|seq| cursor.scanner.seek(seq).map_err(of_log));
+            if sought.is_err() {
+                // Back to where it was; if that is gone too, the next read says so.
+                let _ = cursor.scanner.seek(before);
+            }
+            (cursor, sought)
+        })
+        .await
+        .map_err(|_| worker_gone())?;
+        self.cursor = Some(cursor);
+        self.position = sought?;
+        Ok(())
+    }
+}
+
+impl Reader for FileReader {
+    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Record>>> {
+        Box::pin(self.next_chunk())
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { self.waiter.wait(self.mark, None).await })
+    }
+
+    fn seek(&mut self, to: Position) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.go_to(to))
+    }
+
+    fn position(&self) -> Option<Offset> {
+        Some(self.topic.offset(self.position))
+    }
+}
+
+impl fmt::Debug for FileReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileReader")
+            .field("topic", &self.spec.topic)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}

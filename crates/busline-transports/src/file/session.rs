@@ -1,0 +1,180 @@
+//! A session on a bus directory.
+
+use std::fmt;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use busline_core::transport::{
+    Admin, Batch, Read, Reader, ReplyAddress, Session, SessionEvent, Spec, Subscribe, Subscription,
+    Topology, TopologyMode,
+};
+use busline_core::{Capabilities, Capability, Error, ErrorKind, PendingReceipt, Result};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::admin::FileAdmin;
+use super::error::worker_gone;
+use super::store::Store;
+use super::worker::{Job, PublishJob, start, submit};
+use super::{groups, read, subscribe};
+
+/// One program's use of a bus directory. It cannot be lost: there is no connection.
+pub(super) struct FileSession {
+    store: Arc<Store>,
+    profile: Capabilities,
+    window: Arc<Semaphore>,
+    admin: FileAdmin,
+    /// `None` once closed.
+    jobs: Mutex<Option<Sender<Job>>>,
+}
+
+impl FileSession {
+    pub(super) fn start(store: Arc<Store>, profile: Capabilities) -> Result<Self> {
+        let jobs = start(Arc::clone(&store))?;
+        Ok(Self {
+            window: Arc::new(Semaphore::new(store.config.window)),
+            admin: FileAdmin { store: Arc::clone(&store) },
+            jobs: Mutex::new(Some(jobs)),
+            profile,
+            store,
+        })
+    }
+
+    fn jobs(&self) -> Result<Sender<Job>> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.clone().ok_or_else(worker_gone)
+    }
+
+    async fn send_batch(&self, batch: Batch) -> Result<Vec<PendingReceipt>> {
+        let jobs = self.jobs()?;
+        let Some(topic) = batch.messages.first().map(|message| message.topic.clone()) else {
+            return Ok(Vec::new());
+        };
+        for message in &batch.messages {
+            self.profile.limits.check(message).map_err(|error| error.during("publish"))?;
+            if message.topic != topic {
+                return Err(Error::new(ErrorKind::Limit, "a batch goes to one topic")
+                    .context("found", &message.topic)
+                    .context("first", &topic));
+            }
+        }
+        let store = Arc::clone(&self.store);
+        let topic = match store.opened(&topic) {
+            Some(open) => open,
+            None => super::blocking(move || store.topic(&topic)).await?,
+        };
+        topic.log.check_writable().map_err(super::error::of_log)?;
+        // A batch beyond the window takes all of it: its memory is held by the caller anyway.
+        let permits = batch.messages.len().min(self.store.config.window);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.window).acquire_many_owned(permits).await;
+        let permit = permit.map_err(|_| worker_gone())?;
+        let mut pending = Vec::with_capacity(batch.messages.len());
+        let mut messages = Vec::with_capacity(batch.messages.len());
+        for message in batch.messages {
+            let (sender, receipt) = PendingReceipt::channel();
+            messages.push((message, sender));
+            pending.push(receipt);
+        }
+        let job = PublishJob { topic, messages, mandatory: batch.mandatory, permit };
+        submit(&jobs, Job::Publish(job))?;
+        Ok(pending)
+    }
+
+    async fn flush(&self, jobs: Sender<Job>, deadline: Duration) -> Result<()> {
+        let (done, flushed) = oneshot::channel();
+        submit(&jobs, Job::Flush(done))?;
+        tokio::select! {
+            result = flushed => result.unwrap_or_else(|_| Err(worker_gone())),
+            () = self.store.time.clock().sleep(deadline) => Err(Error::new(
+                ErrorKind::Elapsed,
+                "the log did not take everything in time",
+            )),
+        }
+    }
+}
+
+impl Session for FileSession {
+    fn capabilities(&self, _: &Spec) -> Capabilities {
+        self.profile.clone()
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        let (store, topology) = (Arc::clone(&self.store), topology.clone());
+        Box::pin(super::blocking(move || {
+            if topology.mode == TopologyMode::Assume {
+                return Ok(());
+            }
+            for spec in &topology.topics {
+                store.declare_topic(spec, topology.mode)?;
+            }
+            for spec in &topology.groups {
+                groups::declare(&store, spec, topology.mode)?;
+            }
+            Ok(())
+        }))
+    }
+
+    fn send(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<PendingReceipt>>> {
+        Box::pin(self.send_batch(batch))
+    }
+
+    fn subscribe(&self, spec: Subscribe) -> BoxFuture<'_, Result<Box<dyn Subscription>>> {
+        Box::pin(async move {
+            let jobs = self.jobs()?;
+            let store = Arc::clone(&self.store);
+            let subscription = super::blocking(move || {
+                let topic = store.topic(&spec.topic)?;
+                subscribe::open(&store, &jobs, spec, &topic)
+            })
+            .await?;
+            Ok(Box::new(subscription) as Box<dyn Subscription>)
+        })
+    }
+
+    fn read(&self, spec: Read) -> BoxFuture<'_, Result<Box<dyn Reader>>> {
+        Box::pin(async move {
+            self.jobs()?;
+            let store = Arc::clone(&self.store);
+            let reader = super::blocking(move || {
+                let topic = store.topic(&spec.topic)?;
+                read::open(&topic, spec, Arc::clone(store.time.clock()))
+            })
+            .await?;
+            Ok(Box::new(reader) as Box<dyn Reader>)
+        })
+    }
+
+    fn reply_address(&self) -> BoxFuture<'_, Result<ReplyAddress>> {
+        Box::pin(async {
+            Err(self.profile.require(Capability::Requests).err().unwrap_or_else(worker_gone))
+        })
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(&self.admin)
+    }
+
+    fn next_event(&self) -> BoxFuture<'_, SessionEvent> {
+        // There is no connection that anything could happen to.
+        Box::pin(std::future::pending())
+    }
+
+    fn close(&self, deadline: Duration) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.window.close();
+            match jobs {
+                Some(jobs) => self.flush(jobs, deadline).await,
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for FileSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSession").field("path", &self.store.config.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,496 @@
+//! The directory of a bus: a marker, and a log with its groups for each topic.
+//!
+//! ```text
+//! bus/
+//!   BUSLINE               the marker: "busline bus 1\n"
+//!   topics/NAME/          the topic's name, escaped
+//!     topic.json          its settings
+//!     log/                segments and groups, see FORMAT.md of busline-log
+//! ```
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use busline_core::transport::{Retention, TopicSpec, TopologyMode};
+use busline_core::{Error, ErrorKind, GroupName, Offset, Position, Result, Topic};
+use busline_log::storage::{OpenMode, Storage};
+use busline_log::{Group, GroupOptions, Log, Now, Options, RetainPolicy, SyncMode};
+use serde::{Deserialize, Serialize};
+
+use super::config::{FileConfig, Sync};
+use super::error::{of_io, of_log};
+use super::time::Time;
+
+const MARKER: &str = "BUSLINE";
+const MARKER_TEXT: &str = "busline bus 1\n";
+const SETTINGS: &str = "topic.json";
+
+/// An open bus directory with the topics that this process uses.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) config: FileConfig,
+    pub(super) time: Time,
+    storage: Arc<dyn Storage>,
+    topics: Mutex<HashMap<Topic, Arc<TopicLog>>>,
+}
+
+/// An open topic.
+#[derive(Debug)]
+pub(super) struct TopicLog {
+    pub(super) topic: Topic,
+    pub(super) log: Log,
+    time: Time,
+    directory: PathBuf,
+    groups: Mutex<HashMap<GroupName, Group>>,
+}
+
+/// What `topic.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Settings {
+    name: Topic,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    age_ms_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes_max: Option<u64>,
+    #[serde(default)]
+    ignore_groups: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Opens the directory, or makes it where that is allowed.
+    pub(super) fn open(config: FileConfig, storage: Arc<dyn Storage>, time: Time) -> Result<Self> {
+        let root = config.path.clone();
+        check_marker(&*storage, &config)?;
+        if !config.allow_remote && storage.is_remote(&root).map_err(|e| of_io("open", &root, e))? {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} is on a network file system, where locks may not work", root.display()),
+            )
+            .hint("use a local disk; allow_remote=true accepts the risk"));
+        }
+        Ok(Self { config, time, storage, topics: Mutex::default() })
+    }
+
+    fn topics_directory(&self) -> PathBuf {
+        self.config.path.join("topics")
+    }
+
+    fn directory(&self, topic: &Topic) -> PathBuf {
+        self.topics_directory().join(escape(topic.as_str()))
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            segment_bytes: self.config.segment_bytes,
+            sync: match self.config.sync {
+                Sync::Always => SyncMode::Always,
+                Sync::Interval(every) => SyncMode::Interval(every),
+                Sync::Os => SyncMode::Os,
+            },
+            allow_remote: self.config.allow_remote,
+            ..Options::default()
+        }
+    }
+
+    /// The names of all topics, sorted.
+    pub(super) fn topic_names(&self) -> Result<Vec<Topic>> {
+        let directory = self.topics_directory();
+        let mut topics = Vec::new();
+        for name in
+            self.storage.list(&directory).map_err(|e| of_io("list topics", &directory, e))?
+        {
+            match read_settings(&*self.storage, &directory.join(&name)) {
+                Ok(settings) => topics.push(settings.name),
+                // Being created or deleted at this moment.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        topics.sort();
+        Ok(topics)
+    }
+
+    /// A topic that this process has open already.
+    pub(super) fn opened(&self, topic: &Topic) -> Option<Arc<TopicLog>> {
+        locked(&self.topics).get(topic).cloned()
+    }
+
+    /// An existing topic; `NotFound` names it.
+    pub(super) fn topic(&self, topic: &Topic) -> Result<Arc<TopicLog>> {
+        let mut topics = locked(&self.topics);
+        if let Some(open) = topics.get(topic) {
+            return Ok(Arc::clone(open));
+        }
+        let directory = self.directory(topic);
+        let missing = || {
+            Error::new(ErrorKind::NotFound, format!("there is no topic '{topic}'"))
+                .context("bus", self.config.path.display())
+                .hint("declare it or publish to it first")
+        };
+        if !self.exists(&directory.join(SETTINGS))? {
+            return Err(missing());
+        }
+        let storage = Arc::clone(&self.storage);
+        let log = Log::open(storage, &directory.join("log"), &self.options(), self.time.wall_us());
+        let log = log.map_err(|error| of_log(error).context("topic", topic))?;
+        let open = Arc::new(TopicLog {
+            topic: topic.clone(),
+            log,
+            time: self.time.clone(),
+            directory,
+            groups: Mutex::default(),
+        });
+        topics.insert(topic.clone(), Arc::clone(&open));
+        Ok(open)
+    }
+
+    /// Creates a topic that is missing, and sets what the specification says about it.
+    pub(super) fn declare_topic(
+        &self,
+        spec: &TopicSpec,
+        mode: TopologyMode,
+    ) -> Result<Arc<TopicLog>> {
+        if let Some(option) = spec.options.keys().next() {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("file: has no topic option '{option}'"),
+            )
+            .context("topic", &spec.topic));
+        }
+        let directory = self.directory(&spec.topic);
+        if mode == TopologyMode::Create && !self.exists(&directory.join(SETTINGS))? {
+            self.create_topic(spec, &directory)?;
+        }
+        let topic = self.topic(&spec.topic)?;
+        if let (TopologyMode::Create, Some(retention)) = (mode, spec.retention) {
+            topic.set_retention(&*self.storage, retention)?;
+        }
+        Ok(topic)
+    }
+
+    /// The log first, the settings last: a topic without settings does not exist yet.
+    fn create_topic(&self, spec: &TopicSpec, directory: &Path) -> Result<()> {
+        let log = directory.join("log");
+        let io = |e| of_io("create topic", directory, e);
+        self.storage.create_dir_all(directory).map_err(io)?;
+        let storage = Arc::clone(&self.storage);
+        let label = spec.topic.as_str().as_bytes();
+        Log::open_or_create(storage, &log, label, &self.options(), self.time.wall_us())
+            .map_err(|error| of_log(error).context("topic", &spec.topic))?;
+        let settings = Settings::new(spec.topic.clone(), spec.retention.unwrap_or_default());
+        write_settings(&*self.storage, directory, &settings)?;
+        self.storage.sync_dir(&self.topics_directory()).map_err(io)
+    }
+
+    /// Deletes a topic that no other process uses.
+    pub(super) fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        let open = self.topic(topic)?;
+        let directory = open.directory.clone();
+        locked(&self.topics).remove(topic);
+        let log = directory.join("log");
+        locked(&open.groups).clear();
+        let closed = open.log.close();
+        drop(open);
+        closed.map_err(of_log)?;
+        // Settings first: from here on the topic does not exist, whatever happens.
+        let settings = directory.join(SETTINGS);
+        let kept = read_settings(&*self.storage, &directory)?;
+        self.storage.remove(&settings).map_err(|e| of_io("delete topic", &settings, e))?;
+        if let Err(error) = Log::delete(&*self.storage, &log) {
+            // Somebody uses it: it stays.
+            write_settings(&*self.storage, &directory, &kept)?;
+            return Err(of_log(error)
+                .context("topic", topic)
+                .hint("stop the programs that publish to it or consume it"));
+        }
+        let io = |e| of_io("delete topic", &directory, e);
+        self.storage.remove_dir_all(&directory).map_err(io)?;
+        self.storage.sync_dir(&self.topics_directory()).map_err(io)
+    }
+
+    /// How long records of a topic are kept.
+    pub(super) fn retention(&self, topic: &TopicLog) -> Result<Retention> {
+        Ok(read_settings(&*self.storage, &topic.directory)?.retention())
+    }
+
+    /// Lets records go that are beyond the retention of their topic.
+    pub(super) fn retain(&self, topic: &TopicLog) -> Result<()> {
+        let retention = self.retention(topic)?;
+        let now = topic.now();
+        topic.log.collect_groups(now).map_err(of_log)?;
+        if retention.age_max.is_none() && retention.bytes_max.is_none() {
+            return Ok(());
+        }
+        let keep_from = if retention.ignore_groups {
+            None
+        } else {
+            topic.log.groups_floor(now).map_err(of_log)?
+        };
+        let policy =
+            RetainPolicy { max_age: retention.age_max, max_bytes: retention.bytes_max, keep_from };
+        topic.log.retain(&policy, now.wall_us).map(drop).map_err(of_log)
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool> {
+        self.storage.exists(path).map_err(|e| of_io("open topic", path, e))
+    }
+}
+
+impl TopicLog {
+    /// The shard that offsets of this topic name: another topic, or a later one of the same name,
+    /// has another.
+    pub(super) fn shard(&self) -> u64 {
+        shard_of(self.log.id())
+    }
+
+    pub(super) fn offset(&self, seq: u64) -> Offset {
+        Offset::new(self.shard(), seq)
+    }
+
+    /// The place of a position; refuses what is not of this topic, not there yet, or gone.
+    pub(super) fn seq_of(&self, position: &Position) -> Result<u64> {
+        let (first, next) = (self.log.first_seq(), self.log.next_seq());
+        match position {
+            Position::Earliest => Ok(first),
+            Position::Latest => Ok(next),
+            Position::Time(time) => self.log.scanner().seek_time(time.unix_us()).map_err(of_log),
+            Position::Offset(offset) => {
+                let about = |error: Error| error.context("topic", &self.topic);
+                let seq = offset.number(self.shard()).filter(|_| offset.pairs().count() == 1);
+                let seq = seq.ok_or_else(|| {
+                    about(Error::new(
+                        ErrorKind::Limit,
+                        format!("the offset {offset} is not of this topic"),
+                    ))
+                    .hint("offsets belong to the topic that gave them, and end with it")
+                })?;
+                if seq < first {
+                    return Err(about(Error::new(
+                        ErrorKind::NotFound,
+                        format!("the offset {offset} was removed by retention"),
+                    ))
+                    .hint(format!("the earliest kept is {}", self.offset(first))));
+                }
+                if seq > next {
+                    return Err(about(Error::new(
+                        ErrorKind::Limit,
+                        format!("the offset {offset} is beyond the end"),
+                    ))
+                    .hint(format!("the end is {}", self.offset(next))));
+                }
+                Ok(seq)
+            }
+        }
+    }
+
+    /// An existing group; `NotFound` names it.
+    pub(super) fn group(&self, name: &GroupName) -> Result<Group> {
+        let mut groups = locked(&self.groups);
+        if let Some(group) = groups.get(name) {
+            return Ok(group.clone());
+        }
+        let group = Group::open(&self.log, name.as_str(), &GroupOptions::default(), self.now());
+        let group = group.map_err(|error| self.group_error(name, error))?;
+        groups.insert(name.clone(), group.clone());
+        Ok(group)
+    }
+
+    /// Keeps a group that was just declared.
+    pub(super) fn keep_group(&self, name: &GroupName, group: Group) {
+        locked(&self.groups).insert(name.clone(), group);
+    }
+
+    /// Forgets a group that was deleted.
+    pub(super) fn forget_group(&self, name: &GroupName) {
+        locked(&self.groups).remove(name);
+    }
+
+    pub(super) fn group_error(&self, name: &GroupName, error: busline_log::Error) -> Error {
+        match error.kind() {
+            busline_log::ErrorKind::NotFound => {
+                self.forget_group(name);
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("topic '{}' has no group '{name}'", self.topic),
+                )
+                .hint("declare the group first")
+            }
+            _ => of_log(error).context("topic", &self.topic).context("group", name),
+        }
+    }
+
+    /// Both clocks, with the boot that this log goes by.
+    pub(super) fn now(&self) -> Now {
+        self.time.now(self.log.boot_id())
+    }
+
+    fn set_retention(&self, storage: &dyn Storage, retention: Retention) -> Result<()> {
+        let found = read_settings(storage, &self.directory)?;
+        if found.retention() == retention {
+            return Ok(());
+        }
+        write_settings(storage, &self.directory, &Settings::new(found.name, retention))
+    }
+}
+
+/// Half of a log's id names its shard; ids are random, so that two topics do not share it.
+pub(super) fn shard_of(id: u128) -> u64 {
+    (id >> 64) as u64 ^ id as u64
+}
+
+impl Settings {
+    fn new(name: Topic, retention: Retention) -> Self {
+        let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            name,
+            age_ms_max: retention.age_max.map(ms),
+            bytes_max: retention.bytes_max,
+            ignore_groups: retention.ignore_groups,
+        }
+    }
+
+    fn retention(&self) -> Retention {
+        Retention {
+            age_max: self.age_ms_max.map(Duration::from_millis),
+            bytes_max: self.bytes_max,
+            ignore_groups: self.ignore_groups,
+        }
+    }
+}
+
+fn check_marker(storage: &dyn Storage, config: &FileConfig) -> Result<()> {
+    let root = &config.path;
+    let marker = root.join(MARKER);
+    let io = |e| of_io("open bus", root, e);
+    let conflict = |what: String| Error::new(ErrorKind::Conflict, what);
+    match read_small(storage, &marker) {
+        Ok(text) if text == MARKER_TEXT.as_bytes() => return Ok(()),
+        Ok(text) if text.starts_with(b"busline bus ") => {
+            return Err(conflict(format!("the bus in {} has a newer format", root.display()))
+                .hint("use the version of Busline that made it, or a newer one"));
+        }
+        Ok(_) => {
+            return Err(conflict(format!("the marker {} is damaged", marker.display()))
+                .hint("if the directory is a bus, write the line 'busline bus 1' into it"));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(of_io("open bus", &marker, error)),
+    }
+    let found = match storage.list(root) {
+        Ok(names) => Some(names),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(of_io("open bus", root, error)),
+    };
+    // A bus whose making was interrupted holds at most these.
+    let ours = |name: &String| name == "topics" || name.starts_with(MARKER);
+    if found.as_ref().is_some_and(|names| !names.iter().all(ours)) {
+        return Err(conflict(format!("{} is not a bus: other files are in it", root.display()))
+            .hint("name an empty or a new directory"));
+    }
+    if !config.create {
+        return Err(conflict(format!("there is no bus in {}", root.display()))
+            .hint("check the path; without create=false it would be made"));
+    }
+    let topics = root.join("topics");
+    storage.create_dir_all(&topics).map_err(io)?;
+    write_atomic(storage, &marker, MARKER_TEXT.as_bytes()).map_err(io)?;
+    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        storage.sync_dir(parent).map_err(io)?;
+    }
+    Ok(())
+}
+
+fn read_settings(storage: &dyn Storage, directory: &Path) -> Result<Settings> {
+    let path = directory.join(SETTINGS);
+    let bytes = read_small(storage, &path).map_err(|e| of_io("open topic", &path, e))?;
+    serde_json::from_slice(&bytes).map_err(|cause| {
+        Error::new(ErrorKind::Damaged, format!("{} is damaged", path.display()))
+            .source(cause)
+            .hint("it holds {\"name\": \"the topic's name\"} at least: write it anew")
+    })
+}
+
+fn write_settings(storage: &dyn Storage, directory: &Path, settings: &Settings) -> Result<()> {
+    let path = directory.join(SETTINGS);
+    let text = serde_json::to_vec_pretty(settings).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the topic's settings cannot be written").source(cause)
+    })?;
+    write_atomic(storage, &path, &text).map_err(|e| of_io("declare topic", &path, e))
+}
+
+/// Reads a file that is small when it is what it should be.
+fn read_small(storage: &dyn Storage, path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = storage.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; 64 << 10];
+    let mut len = 0;
+    while let Some(rest) = bytes.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, len as u64)? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Whole or not at all, durable when it returns. The temporary name is of this process alone.
+fn write_atomic(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
+    let temporary = path.with_file_name(name);
+    let file = storage.open(&temporary, OpenMode::CreateNew)?;
+    let written = file
+        .write_all_at(bytes, 0)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| storage.rename(&temporary, path));
+    if written.is_err() {
+        // It is only litter: the error of the writing is the one that counts.
+        let _ = storage.remove(&temporary);
+    }
+    written?;
+    path.parent().map_or(Ok(()), |parent| storage.sync_dir(parent))
+}
+
+/// A topic's name as the name of a directory: what is not plain is written as `%XX`, and a name
+/// that gets too long ends in a digest of itself. Only `topic.json` tells the name.
+fn escape(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if plain && !(byte == b'.' && escaped.is_empty()) {
+            escaped.push(byte.into());
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if escaped.len() > 200 {
+        let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes());
+        escaped.truncate(160);
+        escaped.push('~');
+        escaped.push_str(&digest.simple().to_string());
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_directories_are_plain_and_differ() {
+        assert_eq!(escape("quakes"), "quakes");
+        assert_eq!(escape("a.b-c_d"), "a.b-c_d");
+        assert_eq!(escape("../x"), "%2E.%2Fx");
+        assert_eq!(escape("ü"), "%C3%BC");
+        assert_ne!(escape("a b"), escape("a%20b"));
+        let (one, two) = ("x".repeat(254) + "1", "x".repeat(254) + "2");
+        assert_ne!(escape(&one), escape(&two));
+        assert!(escape(&"ü".repeat(127)).len() <= 200);
+    }
+}

@@ -1,0 +1,83 @@
+//! Waiting for a log to change: heard by the runtime's own reactor, not polled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use busline_core::{Clock, Result};
+use busline_log::{Doorbell, Log, Mark};
+use tokio::net::unix::pipe;
+
+use super::error::of_log;
+
+/// A publisher that is killed between writing and ringing wakes nobody: look again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits for one log, for one subscription or reader.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    log: Log,
+    clock: Arc<dyn Clock>,
+    bell: Option<Bell>,
+    tried: bool,
+}
+
+/// A doorbell whose FIFO the runtime listens to.
+#[derive(Debug)]
+struct Bell {
+    doorbell: Doorbell,
+    heard: pipe::Receiver,
+}
+
+impl Bell {
+    /// `None` without a bell of its own: too many waiters, or no FIFO behind it.
+    fn new(log: &Log) -> Option<Self> {
+        let doorbell = log.doorbell().ok()?;
+        let fd = doorbell.fd()?.try_clone_to_owned().ok()?;
+        let heard = pipe::Receiver::from_owned_fd(fd).ok()?;
+        Some(Self { doorbell, heard })
+    }
+
+    /// Empties the FIFO, and tells the runtime so.
+    fn drain(&self) {
+        let mut bytes = [0; 64];
+        while self.heard.try_read(&mut bytes).is_ok_and(|read| read > 0) {}
+    }
+}
+
+impl Waiter {
+    pub(super) fn new(log: Log, clock: Arc<dyn Clock>) -> Self {
+        Self { log, clock, bell: None, tried: false }
+    }
+
+    /// Waits until something changed since the mark, or the time is over. Cancel safe.
+    pub(super) async fn wait(&mut self, mark: Mark, at_most: Option<Duration>) -> Result<()> {
+        let at_most = at_most.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        if !self.tried {
+            self.tried = true;
+            self.bell = Bell::new(&self.log);
+        }
+        let Some(bell) = &self.bell else {
+            // Without a bell a thread waits instead.
+            let log = self.log.clone();
+            return super::blocking(move || {
+                log.wait(mark, Some(at_most)).map(drop).map_err(of_log)
+            })
+            .await;
+        };
+        bell.drain();
+        if !bell.doorbell.arm(mark).map_err(of_log)? {
+            return Ok(());
+        }
+        tokio::select! {
+            ready = bell.heard.readable() => {
+                bell.drain();
+                if ready.is_err() {
+                    // The runtime cannot listen any more: a thread waits from now on.
+                    self.bell = None;
+                }
+            }
+            () = self.clock.sleep(at_most) => {}
+        }
+        Ok(())
+    }
+}

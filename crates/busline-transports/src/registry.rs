@@ -1,0 +1,86 @@
+//! The registry: which transport opens which URL.
+
+use std::sync::Arc;
+
+use busline_core::memory::MemoryTransport;
+use busline_core::transport::Transport;
+use busline_core::{Capabilities, Error, ErrorKind, Result};
+
+use crate::url::BusUrl;
+
+/// One row of the registry.
+struct Row {
+    scheme: &'static str,
+    example: &'static str,
+    open: fn(BusUrl) -> Result<Arc<dyn Transport>>,
+}
+
+const ROWS: &[Row] = &[
+    Row { scheme: "memory", example: "memory:name", open: open_memory },
+    #[cfg(all(feature = "file", unix))]
+    Row { scheme: "file", example: "file:./bus", open: crate::file::open },
+];
+
+/// Transports that this build does not have, and why.
+const ABSENT: &[(&str, &str)] = &[
+    #[cfg(not(feature = "file"))]
+    ("file", "this build lacks the feature 'file': build with it"),
+    #[cfg(all(feature = "file", not(unix)))]
+    ("file", "the embedded log needs a Unix system: use a broker, or memory:"),
+];
+
+/// The transport of a URL. Opens nothing yet; unknown schemes and options are `Limit`.
+pub fn open(url: &str) -> Result<Arc<dyn Transport>> {
+    let url = BusUrl::parse(url)?;
+    if let Some(row) = ROWS.iter().find(|row| row.scheme == url.scheme) {
+        return (row.open)(url);
+    }
+    let absent = ABSENT.iter().find(|(scheme, _)| *scheme == url.scheme);
+    let error =
+        Error::new(ErrorKind::Limit, format!("no transport for the scheme '{}:'", url.scheme));
+    Err(match absent {
+        Some((_, why)) => error.hint(*why),
+        None => error.hint(format!("this build knows {}", examples())),
+    })
+}
+
+/// The schemes that this build knows.
+pub fn schemes() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.scheme)
+}
+
+/// What each transport of this build promises at most, a column of the matrix each.
+pub fn profiles() -> Vec<Capabilities> {
+    let url = |row: &Row| BusUrl::parse(row.example);
+    ROWS.iter()
+        .filter_map(|row| url(row).and_then(row.open).ok())
+        .map(|transport| transport.capabilities())
+        .collect()
+}
+
+fn examples() -> String {
+    ROWS.iter().map(|row| row.example).collect::<Vec<_>>().join(", ")
+}
+
+fn open_memory(url: BusUrl) -> Result<Arc<dyn Transport>> {
+    let transport = match url.address.as_str() {
+        "" => MemoryTransport::new(),
+        name => MemoryTransport::named(name),
+    };
+    url.finish("none")?;
+    Ok(Arc::new(transport))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_scheme_names_the_known_ones() {
+        let error = open("carrier-pigeon:coop").unwrap_err().to_string();
+        assert!(error.contains("no transport for the scheme 'carrier-pigeon:'"), "{error}");
+        assert!(error.contains("memory:"), "{error}");
+        assert!(open("memory:?x=1").unwrap_err().to_string().contains("has no option 'x'"));
+        assert_eq!(profiles().len(), ROWS.len());
+    }
+}

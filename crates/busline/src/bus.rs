@@ -1,0 +1,216 @@
+//! The bus: opened by URL, cheap to clone, shared by everything that a program does with it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use busline_core::link::{Link, LinkOptions};
+use busline_core::transport::{
+    DeleteIf, GroupInfo, Peeked, Role, Spec, TopicInfo, TopicSpec, Topology, TopologyMode,
+};
+use busline_core::{
+    Capabilities, Capability, Clock, Error, GroupName, Position, Result, SystemClock, Topic,
+};
+
+use crate::config::BusConfig;
+use crate::consume::{BroadcastBuilder, GroupBuilder, ReaderBuilder};
+use crate::publish::Publisher;
+
+/// A bus. All clones share its sessions.
+#[derive(Clone)]
+pub struct Bus {
+    link: Link,
+    topology: TopologyMode,
+}
+
+impl Bus {
+    /// Opens the bus of a URL, as `file:./bus`; several, separated by commas, are tried in turn.
+    ///
+    /// Errors: `Limit` for a malformed URL, an unknown scheme or option; `Unauthorized`, `Conflict`
+    /// when the bus may not be used or is none; `Disconnected` when it cannot be reached in time.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::connect(BusConfig::new(url)).await
+    }
+
+    /// Opens a bus by its configuration. Cancel safe.
+    pub async fn connect(config: BusConfig) -> Result<Self> {
+        Self::connect_with_clock(config, SystemClock::shared()).await
+    }
+
+    /// As [`Bus::connect`], with the clock that all waiting goes by.
+    pub async fn connect_with_clock(config: BusConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        config.check()?;
+        let urls = config.urls.iter();
+        let transports: Result<Vec<_>> = urls.map(|url| busline_transports::open(url)).collect();
+        let options = LinkOptions {
+            clock,
+            dialect: config.dialect,
+            client_name: config.client_name.clone(),
+            window: config.window,
+            first_connect_max: config.first_connect_max(),
+            ..LinkOptions::default()
+        };
+        let bus = Self { link: Link::new(transports?, options)?, topology: config.topology };
+        bus.link.session(Role::Consume).await?;
+        Ok(bus)
+    }
+
+    /// What the bus promises.
+    pub async fn capabilities(&self) -> Result<Capabilities> {
+        let session = self.link.session(Role::Consume).await?;
+        Ok(session.capabilities(&Spec::default()))
+    }
+
+    /// Fails with `Refused` unless the bus keeps this promise; the error names the way out.
+    pub async fn require(&self, capability: Capability) -> Result<()> {
+        self.capabilities().await?.require(capability)
+    }
+
+    /// Declares topics and groups.
+    pub async fn declare(&self, topology: &Topology) -> Result<()> {
+        self.link.declare(topology).await
+    }
+
+    /// A publisher to a topic, which is declared first.
+    pub async fn publisher<T>(&self, topic: T) -> Result<Publisher>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        let topic: Topic = topic.try_into()?;
+        let topology = Topology {
+            mode: self.topology,
+            topics: vec![TopicSpec::new(topic.clone())],
+            groups: Vec::new(),
+        };
+        self.link.declare(&topology).await?;
+        Ok(Publisher::new(self.link.clone(), topic))
+    }
+
+    /// A group of a topic, to declare and to join.
+    pub fn group<T, G>(&self, topic: T, group: G) -> Result<GroupBuilder>
+    where
+        T: TryInto<Topic>,
+        G: TryInto<GroupName>,
+        Error: From<T::Error> + From<G::Error>,
+    {
+        let (topic, group) = (topic.try_into()?, group.try_into()?);
+        Ok(GroupBuilder::new(self.link.clone(), self.topology, topic, group))
+    }
+
+    /// A subscription that gets every message from now on, alone.
+    pub fn broadcast<T>(&self, topic: T) -> Result<BroadcastBuilder>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        Ok(BroadcastBuilder::new(self.link.clone(), self.topology, topic.try_into()?))
+    }
+
+    /// A reader of a topic's log; it settles nothing.
+    pub fn reader<T>(&self, topic: T, from: Position) -> Result<ReaderBuilder>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
+        Ok(ReaderBuilder::new(self.link.clone(), topic.try_into()?, from))
+    }
+
+    /// The operator's view; `Refused` where the broker has none.
+    pub async fn admin(&self) -> Result<Admin> {
+        self.require(Capability::Admin).await?;
+        Ok(Admin { link: self.link.clone() })
+    }
+
+    /// The clock that all waiting goes by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.link.clock()
+    }
+
+    /// Flushes what was accepted and settled, then disconnects; at most this long.
+    ///
+    /// `Elapsed` when the time was over first. Everything that uses the bus fails afterwards.
+    pub async fn close(&self, deadline: Duration) -> Result<()> {
+        self.link.close(deadline).await
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bus({})", self.link)
+    }
+}
+
+impl fmt::Display for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.link.fmt(f)
+    }
+}
+
+/// The operator's view of a bus. Everything takes effect at once for running members too.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    link: Link,
+}
+
+/// Runs one call on the admin of the live session.
+macro_rules! call {
+    ($self:ident, $admin:ident => $call:expr) => {
+        $self
+            .link
+            .with_session(async |session| match session.admin() {
+                Some($admin) => $call.await,
+                None => session.capabilities(&Spec::default()).require(Capability::Admin).and(Err(
+                    Error::refused("admin", "this session", "use the broker's own tools"),
+                )),
+            })
+            .await
+    };
+}
+
+impl Admin {
+    /// Every topic, sorted by name.
+    pub async fn topics(&self) -> Result<Vec<TopicInfo>> {
+        call!(self, admin => admin.topics())
+    }
+
+    /// The groups of a topic or of all, sorted by topic and name; temporary ones included.
+    pub async fn groups(&self, topic: Option<&Topic>) -> Result<Vec<GroupInfo>> {
+        call!(self, admin => admin.groups(topic))
+    }
+
+    /// Up to `limit` unsettled messages of a group, oldest first, left where they are.
+    pub async fn peek(
+        &self,
+        topic: &Topic,
+        group: &GroupName,
+        limit: usize,
+    ) -> Result<Vec<Peeked>> {
+        call!(self, admin => admin.peek(topic, group, limit))
+    }
+
+    /// Moves a group; what its members hold is lost to them.
+    pub async fn reset_group(&self, topic: &Topic, group: &GroupName, to: &Position) -> Result<()> {
+        call!(self, admin => admin.reset_group(topic, group, to))
+    }
+
+    /// Settles everything unsettled of a group; returns how many messages that were.
+    pub async fn purge(&self, topic: &Topic, group: &GroupName) -> Result<u64> {
+        call!(self, admin => admin.purge(topic, group))
+    }
+
+    /// Deletes a group; `Conflict` when a condition does not hold.
+    pub async fn delete_group(
+        &self,
+        topic: &Topic,
+        group: &GroupName,
+        condition: DeleteIf,
+    ) -> Result<()> {
+        call!(self, admin => admin.delete_group(topic, group, condition))
+    }
+
+    /// Deletes a topic with its groups; `Conflict` when a condition does not hold.
+    pub async fn delete_topic(&self, topic: &Topic, condition: DeleteIf) -> Result<()> {
+        call!(self, admin => admin.delete_topic(topic, condition))
+    }
+}

@@ -1,0 +1,118 @@
+//! How a bus is opened: the long form of a URL.
+
+use std::fmt;
+use std::time::Duration;
+
+use busline_core::transport::{Dialect, TopologyMode};
+use busline_core::{Error, ErrorKind, Result};
+use busline_transports::BusUrl;
+use serde::Deserialize;
+
+/// What a program says about the bus it opens; a URL is its short form.
+///
+/// Read from TOML or any other format through serde. `Debug` shows no secret.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BusConfig {
+    /// The brokers, tried in turn; all must lead to the same bus.
+    #[serde(alias = "url", deserialize_with = "one_or_many")]
+    pub urls: Vec<String>,
+    /// The name by which operators recognise this program.
+    #[serde(default)]
+    pub client_name: String,
+    /// Whether missing topics and groups are created, missed, or not looked for.
+    #[serde(default, deserialize_with = "topology")]
+    pub topology: TopologyMode,
+    /// The wire conventions.
+    #[serde(skip)]
+    pub dialect: Dialect,
+    /// The most messages accepted and not receipted yet.
+    #[serde(default = "window")]
+    pub window: usize,
+    /// How long the first connect may take, in milliseconds.
+    #[serde(default = "first_connect_ms_max")]
+    pub first_connect_ms_max: u64,
+}
+
+fn window() -> usize {
+    4096
+}
+
+fn first_connect_ms_max() -> u64 {
+    10_000
+}
+
+impl BusConfig {
+    /// The defaults for a URL; a comma separates several.
+    pub fn new(urls: &str) -> Self {
+        Self {
+            urls: urls.split(',').map(|url| url.trim().to_owned()).collect(),
+            client_name: String::new(),
+            topology: TopologyMode::default(),
+            dialect: Dialect::default(),
+            window: window(),
+            first_connect_ms_max: first_connect_ms_max(),
+        }
+    }
+
+    /// How long the first connect may take.
+    pub fn first_connect_max(&self) -> Duration {
+        Duration::from_millis(self.first_connect_ms_max)
+    }
+
+    /// Checks what can be checked without connecting.
+    pub fn check(&self) -> Result<()> {
+        if self.urls.is_empty() {
+            return Err(Error::new(ErrorKind::Limit, "the configuration names no URL")
+                .hint("set urls = [\"file:./bus\"]"));
+        }
+        self.urls.iter().try_for_each(|url| BusUrl::parse(url).map(drop))
+    }
+}
+
+impl fmt::Debug for BusConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<_> = self
+            .urls
+            .iter()
+            .map(|url| {
+                BusUrl::parse(url).map_or_else(|_| "not a URL".to_owned(), |u| u.to_string())
+            })
+            .collect();
+        f.debug_struct("BusConfig")
+            .field("urls", &urls)
+            .field("client_name", &self.client_name)
+            .field("topology", &self.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&str> for BusConfig {
+    fn from(urls: &str) -> Self {
+        Self::new(urls)
+    }
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Urls {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Urls::deserialize(deserializer)? {
+        Urls::One(url) => BusConfig::new(&url).urls,
+        Urls::Many(urls) => urls,
+    })
+}
+
+fn topology<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<TopologyMode, D::Error> {
+    let mode = String::deserialize(deserializer)?;
+    match mode.as_str() {
+        "create" => Ok(TopologyMode::Create),
+        "verify" => Ok(TopologyMode::Verify),
+        "assume" => Ok(TopologyMode::Assume),
+        _ => Err(serde::de::Error::unknown_variant(&mode, &["create", "verify", "assume"])),
+    }
+}
