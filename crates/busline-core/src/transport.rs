@@ -516,11 +516,13 @@ pub trait Admin: Send + Sync {
     /// The groups of a topic or of all, sorted by topic and name; temporary ones included.
     fn groups<'a>(&'a self, topic: Option<&'a Topic>) -> BoxFuture<'a, Result<Vec<GroupInfo>>>;
 
-    /// Up to `limit` unsettled messages of a group, oldest first, left where they are.
+    /// Up to `limit` unsettled messages of a group, oldest first, left where they are; `from` an
+    /// offset on, so that many are looked at page by page.
     fn peek<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a GroupName,
+        from: Option<&'a Offset>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Peeked>>>;
 

@@ -9,7 +9,7 @@ use busline_core::transport::{
     DeleteIf, GroupInfo, Peeked, Role, Spec, TopicInfo, TopicSpec, Topology, TopologyMode,
 };
 use busline_core::{
-    Capabilities, Capability, Clock, Error, GroupName, Position, Result, SystemClock, Topic,
+    Capabilities, Capability, Clock, Error, GroupName, Offset, Position, Result, SystemClock, Topic,
 };
 
 use crate::config::BusConfig;
@@ -179,14 +179,16 @@ impl Admin {
         call!(self, admin => admin.groups(topic))
     }
 
-    /// Up to `limit` unsettled messages of a group, oldest first, left where they are.
+    /// Up to `limit` unsettled messages of a group, oldest first, left where they are; `from` an
+    /// offset on, so that many are looked at page by page.
     pub async fn peek(
         &self,
         topic: &Topic,
         group: &GroupName,
+        from: Option<&Offset>,
         limit: usize,
     ) -> Result<Vec<Peeked>> {
-        call!(self, admin => admin.peek(topic, group, limit))
+        call!(self, admin => admin.peek(topic, group, from, limit))
     }
 
     /// Moves a group; what its members hold is lost to them.

@@ -9,7 +9,7 @@ use super::state::State;
 use crate::delivery::Record;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{GroupName, Topic};
-use crate::offset::Position;
+use crate::offset::{Offset, Position};
 use crate::transport::{Admin, DeleteIf, GroupInfo, Peeked, TopicInfo};
 
 /// Looks and acts at once, under the lock.
@@ -71,13 +71,16 @@ impl Admin for MemoryAdmin {
         &'a self,
         topic: &'a Topic,
         group: &'a GroupName,
+        from: Option<&'a Offset>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Peeked>>> {
         self.with(|state, _| {
             let id = state.group(topic, group)?;
             let Some(group) = state.groups.get(&id) else { return Ok(Vec::new()) };
             let Some(log) = state.topics.get(&group.topic) else { return Ok(Vec::new()) };
-            let peeked = group.unsettled(log).take(limit).map(|(number, stored, attempts)| {
+            let from = from.map_or(Ok(0), |from| log.resolve(&Position::Offset(from.clone())))?;
+            let unsettled = group.unsettled(log).skip_while(|(number, ..)| *number < from);
+            let peeked = unsettled.take(limit).map(|(number, stored, attempts)| {
                 let (message, time) = (stored.message.clone(), stored.time);
                 Peeked { record: Record { message, offset: log.offset(number), time }, attempts }
             });

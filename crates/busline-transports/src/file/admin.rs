@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use busline_core::transport::{Admin, DeleteIf, GroupInfo, Peeked, TopicInfo};
-use busline_core::{Error, ErrorKind, GroupName, Position, Result, Timestamp, Topic};
+use busline_core::{Error, ErrorKind, GroupName, Offset, Position, Result, Timestamp, Topic};
 use busline_log::Group;
 use futures_util::future::BoxFuture;
 
@@ -70,12 +70,14 @@ impl Admin for FileAdmin {
         &'a self,
         topic: &'a Topic,
         group: &'a GroupName,
+        from: Option<&'a Offset>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Peeked>>> {
-        let (topic, name) = (topic.clone(), group.clone());
+        let (topic, name, from) = (topic.clone(), group.clone(), from.cloned());
         self.run(move |store| {
             let topic = store.topic(&topic)?;
-            let unsettled = unsettled(&topic, &name, limit)?;
+            let from = from.map_or(Ok(0), |from| topic.seq_of(&Position::Offset(from)))?;
+            let unsettled = unsettled(&topic, &name, from, limit)?;
             let mut chunk = Chunk::default();
             let mut scanner = topic.log.scanner();
             for (seq, attempts) in unsettled {
@@ -194,14 +196,19 @@ fn group_info(topic: &TopicLog, name: &GroupName, group: &Group) -> Result<Group
 }
 
 /// The unsettled records of a group with how often each was delivered.
-fn unsettled(topic: &TopicLog, name: &GroupName, limit: usize) -> Result<Vec<(u64, u32)>> {
+fn unsettled(
+    topic: &TopicLog,
+    name: &GroupName,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<(u64, u32)>> {
     let group = topic.group(name)?;
     let config = group.config().map_err(|error| topic.group_error(name, error))?;
     let selection = Selection::new(&GroupConfig::from_bytes(&config.bytes)?, name.clone());
     let filter = |key: &[u8], meta: &[u8]| selection.takes(key, meta);
     let mut found = Vec::new();
     group
-        .peek(0, limit, &filter, &mut |peeked| found.push((peeked.seq, peeked.attempts)))
+        .peek(from, limit, &filter, &mut |peeked| found.push((peeked.seq, peeked.attempts)))
         .map_err(|error| topic.group_error(name, error))?;
     Ok(found)
 }
@@ -210,7 +217,7 @@ fn unsettled(topic: &TopicLog, name: &GroupName, limit: usize) -> Result<Vec<(u6
 fn purge(topic: &TopicLog, name: &GroupName) -> Result<u64> {
     let group = topic.group(name)?;
     let end = topic.log.next_seq();
-    let unsettled = unsettled(topic, name, usize::MAX)?;
+    let unsettled = unsettled(topic, name, 0, usize::MAX)?;
     group.reset(end, topic.now()).map_err(|error| topic.group_error(name, error))?;
     Ok(unsettled.iter().filter(|(seq, _)| *seq < end).count() as u64)
 }
