@@ -23,6 +23,8 @@ usage: cargo xtask VERB
                          other arguments go to cargo test
   ci                     everything that must hold before a change lands
   tidy                   the house rules that no compiler checks
+  bench [--quick] [WORK…] figures of the embedded log beside the machine's own limits
+  matrix [--check]       write the capability matrix of the README
   brokers                which brokers the tests can reach
 ";
 
@@ -43,6 +45,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["test", rest @ ..] => test::run(rest),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
+        ["bench", rest @ ..] => program("bench", true, rest),
+        ["matrix", rest @ ..] => program("matrix", false, rest),
         ["brokers"] => {
             brokers::report(&brokers::probe_all());
             Ok(())
@@ -53,4 +57,14 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         other => Err(format!("'{}' is no task\n\n{USAGE}", other.join(" "))),
     }
+}
+
+/// Runs a program of this package that needs the crates of the product.
+fn program(name: &str, release: bool, arguments: &[&str]) -> Result<()> {
+    let binary = format!("busline-{name}");
+    let mut run = shell::cargo(["run", "--quiet", "--package", "xtask", "--features", name]);
+    if release {
+        run.arg("--release");
+    }
+    shell::run(run.args(["--bin", &binary, "--"]).args(arguments))
 }

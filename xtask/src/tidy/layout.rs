@@ -118,7 +118,7 @@ const ABSENCES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "crates/busline-transports/src/",
-        &["Backoff", "backon"],
+        &["backon", ".waits("],
         "a transport never reconnects and never retries",
     ),
     (
@@ -213,14 +213,14 @@ mod tests {
                 "crates/busline-core/src/a.rs",
                 "use std::fs;\n#[cfg(test)]\nmod tests { use std::net; }\n",
             ),
-            ("crates/busline-transports/src/a.rs", "use busline_core::Backoff;\n"),
+            ("crates/busline-transports/src/a.rs", "backoff.waits();\n"),
             ("crates/busline/src/a.rs", "fn kafka() {}\n"),
         ];
         assert_eq!(
             findings(absences, files),
             "crates/busline-log/src/a.rs:2: says async fn, but the log knows no async and no messaging\n\
              crates/busline-core/src/a.rs:1: says std::fs, but the port opens no socket and no file\n\
-             crates/busline-transports/src/a.rs:1: says Backoff, but a transport never reconnects and never retries\n\
+             crates/busline-transports/src/a.rs:1: says .waits(, but a transport never reconnects and never retries\n\
              crates/busline/src/a.rs:1: says kafka, but no broker is named here"
         );
     }

@@ -1,0 +1,99 @@
+//! One message on the medium before publishing returns, beside a bare loop of fdatasync.
+
+use busline_log::{Log, SyncMode};
+
+use crate::log::{self, failed};
+use crate::measure::{Latencies, per_second, timed};
+use crate::payload::Payload;
+use crate::report::{Figure, Report};
+use crate::{Result, Setup, child, limits, remove};
+
+const TABLE: &str = "Durable before it returns, 100 B";
+const POWER: &str = "loss of power, each";
+
+/// Ours and the bare loop take turns by this many: the disk is not the same all the time.
+const TURN: u64 = 50;
+
+pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
+    let dir = setup.fresh("durable")?;
+    let alone = one_publisher(setup, report, &dir.join("one"))?;
+    let per_thread = setup.scaled(200, 20);
+
+    let log = log::open(&dir.join("threads"), SyncMode::Always)?;
+    let (done, took) = timed(|| publish_from_threads(&log, 64, per_thread));
+    done?;
+    let many = per_second(64 * per_thread, took);
+    add(report, "64 publishers, 64 threads", "msg/s", many, ("1 publisher", alone));
+    log.close().map_err(failed)?;
+    drop(log);
+
+    let processes = dir.join("processes");
+    drop(log::open(&processes, SyncMode::Always)?);
+    let (done, took) = timed(|| child::publish_from_processes(&processes, 8, 8, per_thread));
+    let started = done?;
+    let many = per_second(64 * per_thread, took.saturating_sub(started));
+    add(report, "64 publishers, 8 processes", "msg/s", many, ("1 publisher", alone));
+    remove(&dir)
+}
+
+fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> Result<f64> {
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let log = log::open(&dir.join("log"), SyncMode::Always)?;
+    let mut appender = log.appender();
+    let mut payload = Payload::new(100);
+    // Header, lengths, key and body of one message.
+    let mut bare = limits::Appends::create(dir, 168)?;
+    let (mut ours, mut raw) = (Latencies::default(), Latencies::default());
+    for turn in 0..setup.scaled(40, 4) {
+        bare.append_synced(TURN, &mut raw)?;
+        for number in turn * TURN..(turn + 1) * TURN {
+            ours.time(|| {
+                let appended = log::publish_one(&mut appender, number, &mut payload)?;
+                log.commit(appended.next).map_err(failed)
+            })?;
+        }
+    }
+    if log.durable_seq() < log.next_seq() {
+        return Err("not durable though commit returned".to_owned());
+    }
+    log.close().map_err(failed)?;
+    let name = "write(2), fdatasync";
+    add(report, "1 publisher", "msg/s", ours.per_second(), (name, raw.per_second()));
+    for (unit, part) in [("us, p50", 0.5), ("us, p99", 0.99)] {
+        add(report, "1 publisher", unit, ours.quantile_us(part), (name, raw.quantile_us(part)));
+    }
+    Ok(ours.per_second())
+}
+
+fn add(
+    report: &mut Report,
+    work: &str,
+    unit: &'static str,
+    busline: f64,
+    beside: (&'static str, f64),
+) {
+    let work = work.to_owned();
+    report.add(Figure { table: TABLE, work, durability: POWER, unit, busline, beside });
+}
+
+/// Each thread publishes with an appender of its own and waits for each message to be durable.
+pub(crate) fn publish_from_threads(log: &Log, threads: u64, per_thread: u64) -> Result<()> {
+    std::thread::scope(|scope| {
+        let publisher = |thread: u64| {
+            scope.spawn(move || {
+                let mut appender = log.appender();
+                let mut payload = Payload::new(100);
+                for number in thread * per_thread..(thread + 1) * per_thread {
+                    let appended = log::publish_one(&mut appender, number, &mut payload)?;
+                    log.commit(appended.next).map_err(failed)?;
+                }
+                Ok(())
+            })
+        };
+        let publishers: Vec<_> = (0..threads).map(publisher).collect();
+        let ended = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|_| Err("a publisher panicked".to_owned()))
+        };
+        publishers.into_iter().try_for_each(ended)
+    })
+}

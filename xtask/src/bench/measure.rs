@@ -1,0 +1,166 @@
+//! Clocks, medians and what the machine says about itself.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What a work came to, and how long it took.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    #[allow(clippy::disallowed_methods, reason = "measuring is what this program is for")]
+    let start = Instant::now();
+    let done = work();
+    (done, start.elapsed())
+}
+
+/// Microseconds since the Unix epoch.
+pub(crate) fn now_us() -> i64 {
+    #[allow(clippy::disallowed_methods, reason = "the log takes the time as an argument")]
+    let now = SystemTime::now();
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// How many of something in a second.
+#[allow(clippy::cast_precision_loss, reason = "a figure for people")]
+pub(crate) fn per_second(count: u64, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64().max(1e-9)
+}
+
+/// The repetitions of one figure.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Samples(Vec<f64>);
+
+impl Samples {
+    /// Adds one.
+    pub(crate) fn add(&mut self, sample: f64) {
+        self.0.push(sample);
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    /// The one in the middle, or the mean of the two.
+    pub(crate) fn median(&self) -> f64 {
+        let middle = self.0.len() / 2;
+        match self.0.len() {
+            0 => f64::NAN,
+            len if len % 2 == 1 => self.0[middle],
+            _ => f64::midpoint(self.0[middle - 1], self.0[middle]),
+        }
+    }
+
+    /// The least and the greatest.
+    pub(crate) fn spread(&self) -> (f64, f64) {
+        let end = |sample: Option<&f64>| sample.copied().unwrap_or(f64::NAN);
+        (end(self.0.first()), end(self.0.last()))
+    }
+}
+
+/// How long each of many operations took.
+#[derive(Debug, Default)]
+pub(crate) struct Latencies {
+    taken: Vec<Duration>,
+    total: Duration,
+}
+
+impl Latencies {
+    /// Measures one operation.
+    pub(crate) fn time<T>(&mut self, operation: impl FnOnce() -> T) -> T {
+        let (done, took) = timed(operation);
+        self.taken.push(took);
+        self.total += took;
+        done
+    }
+
+    /// Operations in a second.
+    pub(crate) fn per_second(&self) -> f64 {
+        per_second(self.taken.len() as u64, self.total)
+    }
+
+    /// The time, in microseconds, that this part of the operations did not exceed.
+    pub(crate) fn quantile_us(&self, part: f64) -> f64 {
+        let mut sorted = self.taken.clone();
+        sorted.sort_unstable();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
+        let at = (part * sorted.len().saturating_sub(1) as f64).round() as usize;
+        sorted.get(at).map_or(f64::NAN, |took| took.as_secs_f64() * 1e6)
+    }
+}
+
+/// Memory of this process that no file backs, in MiB; not a number where nobody tells.
+pub(crate) fn anonymous_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<f64>().ok()).map_or(f64::NAN, |kib| kib / 1024.0)
+}
+
+/// What should be known about the machine to read the figures.
+pub(crate) fn machine(dir: &Path) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown processor", |(_, name)| name);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default();
+    format!(
+        "machine: {cpus} x {model}, {} {}, load {load} at the start\nmedium: {}",
+        std::env::consts::OS,
+        kernel.trim(),
+        medium(&read("/proc/self/mounts"), &dir.to_string_lossy()),
+    )
+}
+
+/// The mount that holds a folder: device, place and file system.
+fn medium(mounts: &str, dir: &str) -> String {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        Some((fields.next()?, fields.next()?, fields.next()?))
+    });
+    let holds = |place: &str| {
+        let rest = dir.strip_prefix(place.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mount = mounts.filter(|(_, place, _)| holds(place)).max_by_key(|(_, place, _)| place.len());
+    mount.map_or_else(
+        || "unknown".to_owned(),
+        |(device, place, kind)| format!("{device} on {place}, {kind}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        let mut samples = Samples::default();
+        assert!(samples.median().is_nan());
+        for sample in [3.0, 1.0, 10.0] {
+            samples.add(sample);
+        }
+        assert_eq!((samples.median(), samples.spread()), (3.0, (1.0, 10.0)));
+        samples.add(5.0);
+        assert_eq!(samples.median(), 4.0);
+    }
+
+    #[test]
+    fn quantiles() {
+        let taken = (1..=100).map(Duration::from_micros).collect();
+        let latencies = Latencies { taken, total: Duration::from_secs(1) };
+        assert_eq!(latencies.quantile_us(0.5).round(), 51.0);
+        assert_eq!(latencies.quantile_us(0.99).round(), 99.0);
+        assert_eq!(latencies.per_second(), 100.0);
+    }
+
+    #[test]
+    fn the_innermost_mount_counts() {
+        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /data xfs rw 0 0\n/dev/c /database xfs rw 0 0\n";
+        assert_eq!(medium(mounts, "/data/bench"), "/dev/b on /data, xfs");
+        assert_eq!(medium(mounts, "/var"), "/dev/a on /, ext4");
+        assert_eq!(medium("", "/var"), "unknown");
+    }
+}
