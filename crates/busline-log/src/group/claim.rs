@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Record, Result};
 
-use super::handle::Shared;
 use super::journal::Txn;
 use super::member::Member;
 use super::op::{Claim, Op};
 use super::runs::SeqRange;
 use super::settle::ClaimId;
+use super::shared::Shared;
 use super::state::GroupState;
 use super::time::Now;
 
@@ -100,12 +100,12 @@ impl Member {
             self.take_over(now)?;
         }
         let mut core = shared.lock();
-        core.refresh(&shared.journal)?;
+        shared.refresh(&mut core)?;
         if let Some(outcome) = self.nothing_to_do(&shared, &core.state, now)? {
             return Ok(outcome);
         }
         let guard = shared.journal.lock_append()?;
-        let txn = Txn::begin(&mut core, &shared.journal, guard, &shared.options, now)?;
+        let txn = shared.begin(&mut core, guard, now)?;
         self.claim_in(&shared, txn, request, visit)
     }
 
@@ -124,12 +124,12 @@ impl Member {
             return Ok(None);
         }
         let Some(mut core) = shared.try_lock() else { return Ok(None) };
-        core.refresh(&shared.journal)?;
+        shared.refresh(&mut core)?;
         if let Some(outcome) = self.nothing_to_do(&shared, &core.state, now)? {
             return Ok(Some(outcome));
         }
         let Some(guard) = shared.journal.try_lock_append()? else { return Ok(None) };
-        let txn = Txn::begin(&mut core, &shared.journal, guard, &shared.options, now)?;
+        let txn = shared.begin(&mut core, guard, now)?;
         self.claim_in(&shared, txn, request, visit).map(Some)
     }
 
@@ -269,6 +269,11 @@ impl Member {
                 Ok(None) => {
                     to = to.max(self.ahead.position());
                     break;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Removed { .. }) => {
+                    // Retention took what the scanner stood before.
+                    to = to.max(self.ahead.seek_first()?);
+                    continue;
                 }
                 Err(error) if examined == 0 => return picked.or_later(error).map(|()| cursor),
                 // What comes before the bad place is good; the next call will meet it first.

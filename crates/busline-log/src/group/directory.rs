@@ -1,14 +1,14 @@
 //! The groups of a log: listing, deleting, and collecting those that nobody will come back to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::storage::StorageLock;
 use crate::{Error, ErrorKind, Log, Result};
 
-use super::handle::{Group, GroupOptions};
+use super::handle::{Group, GroupOptions, not_found};
 use super::journal::Txn;
-use super::member::bury;
+use super::member::{bury, random_id};
 use super::names;
 use super::op::{Lifetime, Op};
 use super::state::Life;
@@ -33,15 +33,7 @@ impl Log {
     /// # Errors
     /// Those of the medium.
     pub fn groups(&self) -> Result<Vec<String>> {
-        let dir = names::groups_dir(self);
-        let files = match self.storage().list(&dir) {
-            Ok(files) => files,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list groups", &dir, error)),
-        };
-        let mut groups: Vec<String> = files.iter().filter_map(|file| names::decode(file)).collect();
-        groups.sort_unstable();
-        Ok(groups)
+        Ok(names::list(self)?.into_iter().map(|(name, _)| name).collect())
     }
 
     /// The lowest sequence number that any of its groups still needs: what retention keeps from.
@@ -50,8 +42,9 @@ impl Log {
     /// Those of opening a group, a damaged one included: what it needs is not known.
     pub fn groups_floor(&self, now: Now) -> Result<Option<u64>> {
         let mut lowest: Option<u64> = None;
-        for name in self.groups()? {
-            match Group::open(self, &name, &GroupOptions::default(), now).and_then(|g| g.floor()) {
+        for (name, dir) in names::list(self)? {
+            let group = Group::open_at(self, &name, dir, &GroupOptions::default(), now);
+            match group.and_then(|group| group.floor()) {
                 Ok(floor) => lowest = Some(lowest.map_or(floor, |lowest| lowest.min(floor))),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -66,15 +59,14 @@ impl Log {
     /// # Errors
     /// The first error met, after the other groups were looked at.
     pub fn collect_groups(&self, now: Now) -> Result<Vec<String>> {
-        let groups = self.groups()?;
-        if groups.is_empty() {
-            return Ok(groups);
+        if names::list(self)?.is_empty() {
+            return Ok(Vec::new());
         }
         let lock = StructureLock::take(self)?;
         let mut collected = Vec::new();
         let mut failed = None;
-        for name in groups {
-            match collect(self, &name, now) {
+        for (name, dir) in names::list(self)? {
+            match collect(self, &name, dir, now) {
                 Ok(true) => collected.push(name),
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -94,9 +86,9 @@ impl Group {
     /// `NotFound` when there is none; `Conflict` when the check does not hold. A group whose own
     /// log is damaged is deleted when nothing is to be checked.
     pub fn delete(log: &Log, name: &str, check: DeleteIf, now: Now) -> Result<()> {
-        let dir = names::groups_dir(log).join(names::encode(name)?);
         let lock = StructureLock::take(log)?;
-        match Self::open(log, name, &GroupOptions::default(), now) {
+        let dir = names::find(log, name)?.ok_or_else(|| not_found(name))?;
+        match Self::open_at(log, name, dir.clone(), &GroupOptions::default(), now) {
             Ok(group) => group.end(now, |txn| {
                 group.check_deletable(txn, check)?;
                 Ok(true)
@@ -183,12 +175,7 @@ pub(super) fn remove(log: &Log, dir: &Path) -> Result<()> {
     let groups = names::groups_dir(log);
     let io = |error| Error::io("delete group", dir, error);
     let storage = log.storage();
-    let mut number = 0_u32;
-    let mut gone = groups.join(format!("{GONE}{number}"));
-    while storage.exists(&gone).map_err(io)? {
-        number += 1;
-        gone = groups.join(format!("{GONE}{number}"));
-    }
+    let gone = groups.join(format!("{GONE}{:016x}", random_id()));
     storage.rename(dir, &gone).map_err(io)?;
     storage.sync_dir(&groups).map_err(io)?;
     sweep_gone(log);
@@ -205,16 +192,14 @@ fn sweep_gone(log: &Log) {
     }
 }
 
-fn collect(log: &Log, name: &str, now: Now) -> Result<bool> {
-    let dir = names::groups_dir(log).join(names::encode(name)?);
-    let group = match Group::open_any(log, name, &GroupOptions::default(), now)? {
+fn collect(log: &Log, name: &str, dir: PathBuf, now: Now) -> Result<bool> {
+    let group = Group::open_at(log, name, dir, &GroupOptions::default(), now)?;
+    let dir = &group.shared.dir;
+    if group.shared.life()? != Life::Live {
         // Whoever declared or deleted it did not get to the end.
-        (_, Life::Unborn | Life::Deleted) => {
-            remove(log, &dir)?;
-            return Ok(false);
-        }
-        (group, Life::Live) => group,
-    };
+        remove(log, dir)?;
+        return Ok(false);
+    }
     let shared = &group.shared;
     let (lifetime, members) =
         shared.read(|state| (state.lifetime, state.members.keys().copied().collect::<Vec<_>>()))?;
@@ -244,8 +229,7 @@ fn collect(log: &Log, name: &str, now: Now) -> Result<bool> {
         })
     })?;
     if ended {
-        drop(group);
-        remove(log, &dir)?;
+        remove(log, dir)?;
     }
     Ok(ended)
 }

@@ -1,16 +1,17 @@
 //! The handle of a group: declaring, opening, configuring, settling, resetting.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 
 use crate::{Error, ErrorKind, Log, Options, Result};
 
 use super::directory::{self, StructureLock};
 use super::journal::{Core, RECORD_BYTES_MAX, Txn};
-use super::member::{Member, Probes};
+use super::member::{Member, Probes, random_id};
 use super::names;
 use super::op::{Create, Lifetime, Op};
 use super::settle::{Lost, Settle};
+use super::shared::Shared;
 use super::state::{GroupState, Life};
 use super::time::Now;
 
@@ -20,7 +21,7 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// What a group is declared with.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupSpec<'a> {
-    /// Its name, of one character or more; 240 bytes as a file name at most.
+    /// Its name, of one character or more; 230 bytes as a file name at most.
     pub name: &'a str,
     /// Bytes that mean something to the user of the log only; 1 MiB at most.
     pub config: &'a [u8],
@@ -67,18 +68,6 @@ pub struct Declared {
 #[derive(Debug, Clone)]
 pub struct Group {
     pub(super) shared: Arc<Shared>,
-}
-
-/// What the clones of a handle share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) main: Log,
-    pub(super) journal: Log,
-    pub(super) name: String,
-    pub(super) dir: PathBuf,
-    pub(super) options: GroupOptions,
-    pub(super) probes: Probes,
-    core: Mutex<Core>,
 }
 
 impl Group {
@@ -132,27 +121,23 @@ impl Group {
     /// # Errors
     /// `NotFound` when there is none.
     pub fn open(log: &Log, name: &str, options: &GroupOptions, now: Now) -> Result<Self> {
-        let (group, _) = Self::open_any(log, name, options, now)?;
+        let dir = names::find(log, name)?.ok_or_else(|| not_found(name))?;
+        let group = Self::open_at(log, name, dir, options, now)?;
         group.shared.read(|_| ())?;
         Ok(group)
     }
 
-    /// Opens what there is under this name, wherever it is in its life.
-    pub(super) fn open_any(
+    /// Opens what there is in this directory, wherever it is in its life.
+    pub(super) fn open_at(
         log: &Log,
         name: &str,
+        dir: PathBuf,
         options: &GroupOptions,
         now: Now,
-    ) -> Result<(Self, Life)> {
-        let dir = names::groups_dir(log).join(names::encode(name)?);
-        if !Log::exists(log.storage().as_ref(), &dir)? {
-            return Err(not_found(name));
-        }
+    ) -> Result<Self> {
         let storage = Arc::clone(log.storage());
         let journal = Log::open(storage, &dir, &journal_options(log), now.wall_us)?;
-        let group = Self::over(log, journal, name, dir, options)?;
-        let life = group.shared.life()?;
-        Ok((group, life))
+        Self::over(log, journal, name, dir, options)
     }
 
     /// Its name.
@@ -273,14 +258,16 @@ impl Group {
     ) -> Result<(Declared, R)> {
         check_config(spec.name, spec.config)?;
         check_position(log, "declare group", spec.start)?;
-        let dir = names::groups_dir(log).join(names::encode(spec.name)?);
+        names::check(spec.name)?;
         let lock = StructureLock::take(log)?;
-        let mut group = Self::make(log, spec.name, dir.clone(), options, now)?;
+        let mut group = match names::find(log, spec.name)? {
+            Some(dir) => Self::make(log, spec.name, dir, options, now)?,
+            None => Self::make_anew(log, spec.name, options, now)?,
+        };
         if group.shared.life()? == Life::Deleted {
             // Whoever deleted it did not get to remove its directory.
-            drop(group);
-            directory::remove(log, &dir)?;
-            group = Self::make(log, spec.name, dir, options, now)?;
+            directory::remove(log, &group.shared.dir)?;
+            group = Self::make_anew(log, spec.name, options, now)?;
         }
         let (created, result) = group.shared.transact_unborn(now, |txn| {
             let created = txn.state().life == Life::Unborn;
@@ -303,6 +290,11 @@ impl Group {
         }
         drop(lock);
         Ok((Declared { group, created }, result))
+    }
+
+    fn make_anew(log: &Log, name: &str, options: &GroupOptions, now: Now) -> Result<Self> {
+        let dir = names::fresh(log, name, random_id())?;
+        Self::make(log, name, dir, options, now)
     }
 
     fn make(log: &Log, name: &str, dir: PathBuf, options: &GroupOptions, now: Now) -> Result<Self> {
@@ -344,103 +336,6 @@ impl Group {
             core,
         };
         Ok(Self { shared: Arc::new(shared) })
-    }
-}
-
-impl Shared {
-    /// Looks at the newest state. Takes no lock that other processes see.
-    pub(super) fn read<R>(&self, look: impl FnOnce(&GroupState) -> R) -> Result<R> {
-        let mut core = self.lock();
-        core.refresh(&self.journal)?;
-        self.check_alive(&core.state)?;
-        Ok(look(&core.state))
-    }
-
-    /// Changes the group in one transaction, and wakes those who wait for such a change.
-    pub(super) fn transact<R>(
-        &self,
-        now: Now,
-        change: impl FnOnce(&mut Txn<'_>) -> Result<R>,
-    ) -> Result<R> {
-        self.transact_unborn(now, |txn| {
-            self.check_alive(txn.state())?;
-            change(txn)
-        })
-    }
-
-    /// As [`Shared::transact`], unless somebody else changes the group at this moment.
-    pub(super) fn try_transact<R>(
-        &self,
-        now: Now,
-        change: impl FnOnce(&mut Txn<'_>) -> Result<R>,
-    ) -> Result<Option<R>> {
-        let Some(mut core) = self.try_lock() else { return Ok(None) };
-        let Some(guard) = self.journal.try_lock_append()? else { return Ok(None) };
-        let mut txn = Txn::begin(&mut core, &self.journal, guard, &self.options, now)?;
-        self.check_alive(txn.state())?;
-        let result = change(&mut txn)?;
-        self.finish(txn)?;
-        Ok(Some(result))
-    }
-
-    fn transact_unborn<R>(
-        &self,
-        now: Now,
-        change: impl FnOnce(&mut Txn<'_>) -> Result<R>,
-    ) -> Result<R> {
-        let mut core = self.lock();
-        let guard = self.journal.lock_append()?;
-        let mut txn = Txn::begin(&mut core, &self.journal, guard, &self.options, now)?;
-        let result = change(&mut txn)?;
-        self.finish(txn)?;
-        Ok(result)
-    }
-
-    /// Commits, and rings once the guard is free again, or who wakes would have to wait for it.
-    pub(super) fn finish(&self, txn: Txn<'_>) -> Result<()> {
-        if txn.commit()? {
-            self.main.ring();
-        }
-        Ok(())
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
-        // A panic inside a transaction marked the state stale; the mutex adds nothing to that.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Core>> {
-        match self.core.try_lock() {
-            Ok(core) => Some(core),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    pub(super) fn life(&self) -> Result<Life> {
-        let mut core = self.lock();
-        core.refresh(&self.journal)?;
-        Ok(core.state.life)
-    }
-
-    pub(super) fn check_alive(&self, state: &GroupState) -> Result<()> {
-        match state.life {
-            Life::Live if state.name == self.name => Ok(()),
-            // A file system that does not tell upper from lower case.
-            Life::Live => Err(Error::new(
-                ErrorKind::Conflict,
-                "open group",
-                format!("its directory holds the group {:?}; choose another name", state.name),
-            )
-            .with("group", &self.name)),
-            Life::Unborn => Err(not_found(&self.name)),
-            Life::Deleted => Err(Error::new(
-                ErrorKind::NotFound,
-                "use group",
-                "the group was deleted; declare it anew to go on",
-            )
-            .with("group", &self.name)),
-        }
     }
 }
 

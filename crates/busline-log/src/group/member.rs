@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::storage::StorageLock;
 use crate::{Error, ErrorKind, Result, Scanner};
 
-use super::handle::{Config, Group, Shared};
+use super::handle::{Config, Group};
 use super::journal::Txn;
 use super::names;
 use super::op::{Departure, Op};
+use super::shared::Shared;
 use super::time::Now;
 
 /// How often a member looks after the others while they hold claims, in microseconds.
@@ -310,7 +311,7 @@ pub(super) fn bury(txn: &mut Txn<'_>, dead: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// A number that no other member has: the hasher's keys come from the system's random source.
-fn random_id() -> u64 {
+/// A number that nobody else draws: the hasher's keys come from the system's random source.
+pub(super) fn random_id() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

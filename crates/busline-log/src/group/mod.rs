@@ -19,6 +19,7 @@ mod names;
 mod op;
 mod runs;
 mod settle;
+mod shared;
 mod snapshot;
 mod state;
 mod time;

@@ -159,8 +159,8 @@ fn a_member_that_was_taken_for_dead_is_told() {
     world.publish_count(2);
     let mut one = world.join("g");
     let (claim, _) = world.claim(&mut one, 1);
-    let file = format!("/log/groups/g/members/{:016x}", one.id());
-    crate::storage::Storage::remove(&world.storage, file.as_ref()).unwrap();
+    let file = crate::group::names::member_file(&one.group().shared.dir, one.id());
+    crate::storage::Storage::remove(&world.storage, &file).unwrap();
     let mut two = world.other().join("g");
     assert_eq!(two.take_over(world.now).unwrap(), 1);
     let error = world.claim_where(&mut one, 1, &|_, _| true).unwrap_err();

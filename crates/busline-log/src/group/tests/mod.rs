@@ -1,6 +1,8 @@
 //! Tests of groups, from the state machine up to several members over one log.
 
 mod codec;
+mod lifecycle;
 mod members;
 mod model;
+mod waiting;
 mod world;
