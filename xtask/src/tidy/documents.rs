@@ -74,6 +74,31 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
     targets.filter(|target| !target.is_empty() && !target.contains(':'))
 }
 
+const SHOWN: &str = "<!-- file: ";
+
+/// Code that a document shows is a file that is compiled: the block after `<!-- file: path -->`.
+pub(crate) fn shown_files_are_equal(tree: &Tree) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for file in documents(tree) {
+        let mut lines = file.lines();
+        while let Some((number, line)) = lines.next() {
+            let path = line.strip_prefix(SHOWN).and_then(|rest| rest.strip_suffix(" -->"));
+            let Some(path) = path else { continue };
+            let block = lines.by_ref().skip_while(|(_, line)| !line.starts_with("```")).skip(1);
+            let block = block.map(|(_, line)| line).take_while(|line| !line.starts_with("```"));
+            let shown: Vec<_> = block.collect();
+            let real = tree.file(path).map(|file| {
+                file.lines().map(|(_, line)| line).skip_while(|line| line.starts_with("//!"))
+            });
+            if !real.is_some_and(|real| real.eq(shown)) {
+                let message = format!("shows something else than {path}: copy it again");
+                found.push(Finding::new(&file.path, number, message));
+            }
+        }
+    }
+    found
+}
+
 const SECTIONS: &[&str] =
     &["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Breaking"];
 
@@ -159,6 +184,17 @@ mod tests {
             "A.md:2: names crates/b, which is not there\nA.md:6: names C.md, which is not there\n\
              crates/a/B.md:1: names crates/a/C.md, which is not there"
         );
+    }
+
+    #[test]
+    fn shown_files() {
+        let document = "# A\n<!-- file: a.rs -->\n\n```rust\nfn a() {}\n```\n";
+        let both = |code| findings(shown_files_are_equal, &[("A.md", document), ("a.rs", code)]);
+        assert_eq!(both("//! Is.\nfn a() {}\n"), "");
+        let message = "A.md:2: shows something else than a.rs: copy it again";
+        assert_eq!(both("fn a() { }\n"), message);
+        assert_eq!(both("fn a() {}\nfn b() {}\n"), message);
+        assert_eq!(findings(shown_files_are_equal, &[("A.md", document)]), message);
     }
 
     #[test]

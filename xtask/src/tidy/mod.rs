@@ -63,6 +63,7 @@ const CHECKS: &[Check] = &[
     floors::lints_are_the_workspaces,
     documents::one_title,
     documents::paths_exist,
+    documents::shown_files_are_equal,
     documents::changelog_form,
 ];
 
