@@ -7,6 +7,8 @@
 
 mod consume;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -136,6 +138,9 @@ impl Link {
     /// Messages without an id get one. A message whose session is lost before its receipt is sent
     /// again, with the same id, before anything newer.
     pub async fn send(&self, mut batch: Batch) -> Result<Vec<PendingReceipt>> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
         for message in &mut batch.messages {
             message.properties.message_id.get_or_insert_with(new_message_id);
         }
@@ -200,6 +205,10 @@ impl Link {
             )),
         };
         self.0.closed.store(true, Ordering::Release);
+        // After a close that took too long the sessions go without a word.
+        for role in [Role::Publish, Role::Consume] {
+            drop(self.slot(role).try_lock().map(|mut slot| slot.session.take()));
+        }
         closed
     }
 
