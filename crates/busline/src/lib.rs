@@ -37,3 +37,6 @@ pub mod transport {
     pub use busline_core::transport::*;
     pub use busline_transports::registry::{profiles, schemes};
 }
+
+#[cfg(all(feature = "file", unix))]
+pub mod file;

@@ -13,6 +13,7 @@
 //! no connection, so a session is never lost.
 
 mod admin;
+mod check;
 mod claim;
 mod config;
 mod error;
@@ -39,6 +40,7 @@ use busline_core::{Capabilities, Capability, Clock, Error, Lease, Limits, Result
 use busline_log::storage::{FsStorage, Storage};
 use futures_util::future::BoxFuture;
 
+pub use check::{Finding, FindingKind, RepairedLog, VerifiedLog, repair, verify};
 pub use config::{FileConfig, Sync};
 
 use crate::url::BusUrl;
