@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use busline_core::{Clock, Error, ErrorKind, Result, SystemClock};
+use busline_core::{Error, ErrorKind, Result, SystemClock};
 use busline_log::storage::{FsStorage, Storage};
 use busline_log::{Damage, Log, SegmentState};
 
