@@ -1,0 +1,93 @@
+//! What the storage promises between processes: a bell, a lock and a waiter when a process dies.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use busline_log::storage::{FsStorage, Storage};
+
+use crate::helper::{Helper, given, hear, say, wait_for_the_end_of_input};
+
+fn path() -> PathBuf {
+    PathBuf::from(given("FILE"))
+}
+
+fn with_file(role: &str, file: &Path) -> (Helper, std::sync::mpsc::Receiver<crate::helper::Said>) {
+    Helper::alone(role, &[("FILE", file.to_str().unwrap())])
+}
+
+/// The role of a process that owns a bell and tells when it rings.
+pub(crate) fn own_a_bell() {
+    let bell = FsStorage::new().bell(&path()).expect("the path is free");
+    say("mine");
+    loop {
+        assert!(bell.wait(None).expect("it is ours"));
+        assert!(bell.drain().expect("it is ours"));
+        say("rung");
+    }
+}
+
+#[test]
+fn a_bell_rings_in_another_process_and_its_death_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bell");
+    let storage = FsStorage::new();
+    let (mut owner, said) = with_file("bell-owner", &file);
+    assert_eq!(hear(&said), "mine");
+    for _ in 0..3 {
+        assert!(storage.ring(&file).unwrap());
+        assert_eq!(hear(&said), "rung");
+    }
+    owner.kill();
+    assert!(storage.exists(&file).unwrap());
+    assert!(!storage.ring(&file).unwrap(), "a dead owner hears nothing");
+    let bell = storage.bell(&file).unwrap();
+    assert!(storage.ring(&file).unwrap() && bell.drain().unwrap());
+}
+
+/// The role of a process that holds a lock for as long as it lives.
+pub(crate) fn hold_a_lock() {
+    let lock = FsStorage::new().lock_file(&path()).expect("it opens");
+    lock.lock().expect("it can be locked");
+    say("held");
+    wait_for_the_end_of_input();
+}
+
+#[test]
+fn a_lock_dies_with_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lock");
+    let (mut holder, said) = with_file("lock-holder", &file);
+    assert_eq!(hear(&said), "held");
+    let lock = FsStorage::new().lock_file(&file).unwrap();
+    assert!(!lock.try_lock().unwrap());
+    let waiter = std::thread::spawn(move || lock.lock());
+    holder.kill();
+    waiter.join().unwrap().unwrap();
+}
+
+/// The role of a process that sleeps until word 1 of a page is changed, then answers in word 2.
+pub(crate) fn sleep_on_a_page() {
+    let page = FsStorage::new().shared_page(&path()).expect("it can be mapped");
+    say("asleep");
+    while page.low(1).load(Ordering::SeqCst) == 0 {
+        page.wait(1, 0, None);
+    }
+    page.low(2).store(page.low(1).load(Ordering::SeqCst) + 1, Ordering::SeqCst);
+    page.wake(2);
+}
+
+#[test]
+fn a_page_is_shared_with_a_process_that_is_woken() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("page");
+    let page = FsStorage::new().shared_page(&file).unwrap();
+    let (mut sleeper, said) = with_file("page-sleeper", &file);
+    assert_eq!(hear(&said), "asleep");
+    page.low(1).store(41, Ordering::SeqCst);
+    page.wake(1);
+    while page.low(2).load(Ordering::SeqCst) == 0 {
+        page.wait(2, 0, None);
+    }
+    assert_eq!(page.low(2).load(Ordering::SeqCst), 42);
+    assert!(sleeper.stop());
+}
