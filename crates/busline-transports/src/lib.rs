@@ -10,4 +10,4 @@ pub mod registry;
 mod url;
 
 pub use registry::{open, schemes};
-pub use url::BusUrl;
+pub use url::{BusUrl, duration};

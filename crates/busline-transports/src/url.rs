@@ -121,8 +121,8 @@ impl fmt::Debug for BusUrl {
     }
 }
 
-/// A duration as `250ms`, `2s`, `5m` or `1h`.
-pub(crate) fn duration(text: &str) -> Option<std::time::Duration> {
+/// A duration as `250ms`, `2s`, `5m`, `1h` or `1d`; `None` when it is none, or too long.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;
