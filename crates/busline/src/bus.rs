@@ -9,7 +9,8 @@ use busline_core::transport::{
     DeleteIf, GroupInfo, Peeked, Role, Spec, TopicInfo, TopicSpec, Topology, TopologyMode,
 };
 use busline_core::{
-    Capabilities, Capability, Clock, Error, GroupName, Offset, Position, Result, SystemClock, Topic,
+    Capabilities, Capability, Clock, Durability, Error, GroupName, Offset, Position, Result,
+    SystemClock, Topic,
 };
 
 use crate::config::BusConfig;
@@ -64,6 +65,11 @@ impl Bus {
     /// Fails with `Refused` unless the bus keeps this promise; the error names the way out.
     pub async fn require(&self, capability: Capability) -> Result<()> {
         self.capabilities().await?.require(capability)
+    }
+
+    /// Fails with `Refused` unless receipts survive at least this; the error says what they survive.
+    pub async fn require_durability(&self, least: Durability) -> Result<()> {
+        self.capabilities().await?.require_durability(least)
     }
 
     /// Declares topics and groups.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Link;
+use super::{Link, bind};
 use crate::delivery::{Delivery, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::{Offset, Position};
@@ -57,6 +57,7 @@ impl LinkSubscription {
         let mut waits = self.link.0.options.backoff.waits();
         while self.live.is_none() {
             let session = self.link.session(Role::Consume).await?;
+            bind(&*session, &self.spec)?;
             match session.subscribe(self.spec.clone()).await {
                 Ok(subscription) => self.live = Some((session, subscription)),
                 Err(error) if error.kind() == ErrorKind::Disconnected => {
@@ -134,6 +135,7 @@ impl LinkReader {
         let mut waits = self.link.0.options.backoff.waits();
         while self.live.is_none() {
             let session = self.link.session(Role::Consume).await?;
+            bind(&*session, &self.spec)?;
             match session.read(self.spec.clone()).await {
                 Ok(reader) => self.live = Some((session, reader)),
                 Err(error) if error.kind() == ErrorKind::Disconnected => {

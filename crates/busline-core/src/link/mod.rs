@@ -5,6 +5,7 @@
 //! sends what was not confirmed before anything newer, and resumes subscriptions and readers, so
 //! that their users see one unbroken stream. Only temporary errors are retried.
 
+mod bind;
 mod consume;
 mod outbox;
 #[cfg(test)]
@@ -126,7 +127,11 @@ impl Link {
 
     /// Declares topics and groups, now and on every later session.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
-        self.with_session(async |session| session.declare(topology).await).await?;
+        self.with_session(async |session| {
+            bind(session, topology)?;
+            session.declare(topology).await
+        })
+        .await?;
         if topology.mode != TopologyMode::Assume {
             self.remember(topology.clone());
         }
@@ -146,6 +151,9 @@ impl Link {
         }
         if !self.may_disconnect() {
             let session = self.session(Role::Publish).await?;
+            if batch.mandatory {
+                bind(&*session, &batch)?;
+            }
             return session.send(batch).await;
         }
         self.0.outbox.get_or_init(|| outbox::Outbox::start(self)).send(batch).await
@@ -309,6 +317,11 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.transport().fmt(f)
     }
+}
+
+/// Refuses what the session does not promise, before anything reaches it.
+fn bind(session: &dyn Session, wanted: &impl bind::Binds) -> Result<()> {
+    wanted.check(&session.capabilities(&wanted.spec()))
 }
 
 fn closed() -> Error {

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Inner, Link, closed};
+use super::{Inner, Link, bind, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::receipt::{PendingReceipt, PublishError, Published, ReceiptSender};
@@ -150,6 +150,11 @@ impl Worker {
                 Ok(session) => session,
                 Err(error) => return drop(accepted.send(Err(error))),
             };
+            if batch.mandatory
+                && let Err(error) = bind(&*session, &batch)
+            {
+                return drop(accepted.send(Err(error)));
+            }
             match session.send(batch.clone()).await {
                 Ok(receipts) => {
                     let pending = self.track(batch, receipts);

@@ -9,10 +9,16 @@ use super::{Link, LinkOptions};
 use crate::clock::SystemClock;
 use crate::error::ErrorKind;
 use crate::memory::{MemoryBroker, MemoryTransport};
+use futures_util::future::BoxFuture;
+
 use crate::transport::{
-    Batch, GroupSpec, Membership, Read, Subscribe, TopicSpec, Topology, Transport,
+    Admin, Batch, Connect, GroupSpec, Membership, Read, Reader, ReplyAddress, RetryMode, Session,
+    SessionEvent, Spec, Subscribe, Subscription, TopicSpec, Topology, Transport,
 };
-use crate::{GroupName, Key, Message, Position, PublishError, Receipt, Record, Topic};
+use crate::{
+    Capabilities, Capability, GroupName, Key, Message, PendingReceipt, Position, PublishError,
+    Receipt, Record, Result, Support, Topic,
+};
 
 fn topic() -> Topic {
     Topic::new("t").unwrap()
@@ -184,5 +190,118 @@ async fn closing_waits_for_receipts_and_says_when_the_time_is_over() {
     link.close(Duration::from_secs(5)).await.unwrap();
     for receipt in receipts {
         assert!(receipt.now_or_never().unwrap().is_ok(), "it was confirmed before the close");
+    }
+}
+
+/// A bus in memory that says it lacks some promises.
+#[derive(Debug)]
+struct Lacking(MemoryTransport, Vec<Capability>);
+
+impl std::fmt::Display for Lacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("lacking")
+    }
+}
+
+#[derive(Debug)]
+struct LackingSession(Arc<dyn Session>, Vec<Capability>);
+
+impl Transport for Lacking {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        Box::pin(async move {
+            let session = self.0.connect(connect).await?;
+            Ok(Arc::new(LackingSession(session, self.1.clone())) as Arc<dyn Session>)
+        })
+    }
+}
+
+impl Session for LackingSession {
+    fn capabilities(&self, spec: &Spec) -> Capabilities {
+        let all = self.0.capabilities(spec);
+        let refuse = |all: Capabilities, lacks: &Capability| {
+            all.set(*lacks, Support::Refused("choose file:"))
+        };
+        self.1.iter().fold(all, refuse)
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
+        self.0.declare(topology)
+    }
+
+    fn send(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<PendingReceipt>>> {
+        self.0.send(batch)
+    }
+
+    fn subscribe(&self, spec: Subscribe) -> BoxFuture<'_, Result<Box<dyn Subscription>>> {
+        self.0.subscribe(spec)
+    }
+
+    fn read(&self, spec: Read) -> BoxFuture<'_, Result<Box<dyn Reader>>> {
+        self.0.read(spec)
+    }
+
+    fn reply_address(&self) -> BoxFuture<'_, Result<ReplyAddress>> {
+        self.0.reply_address()
+    }
+
+    fn admin(&self) -> Option<&dyn Admin> {
+        self.0.admin()
+    }
+
+    fn next_event(&self) -> BoxFuture<'_, SessionEvent> {
+        self.0.next_event()
+    }
+
+    fn close(&self, deadline: Duration) -> BoxFuture<'_, Result<()>> {
+        self.0.close(deadline)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_fails_when_it_binds_and_names_the_way_out() {
+    let lacks = [
+        Capability::Replay,
+        Capability::Broadcast,
+        Capability::RetryLimit,
+        Capability::BlockingRetry,
+        Capability::Unroutable,
+    ];
+    let transport = Lacking(MemoryTransport::new(), lacks.to_vec());
+    let link = Link::new(vec![Arc::new(transport)], options()).unwrap();
+    let plain = GroupSpec { attempts_max: None, ..GroupSpec::new(topic(), group()) };
+    let declare = async |topic_spec: TopicSpec, group_spec: GroupSpec| {
+        let topology =
+            Topology { topics: vec![topic_spec], groups: vec![group_spec], ..Topology::default() };
+        link.declare(&topology).await
+    };
+    declare(TopicSpec::new(topic()), plain.clone()).await.unwrap();
+
+    let mandatory = Batch { mandatory: true, ..batch(&["1"]) };
+    let broadcast = Membership::Broadcast(crate::Patterns::all());
+    let refused = [
+        declare(TopicSpec { replay: true, ..TopicSpec::new(topic()) }, plain.clone()).await.err(),
+        declare(TopicSpec::new(topic()), GroupSpec { start: Position::Earliest, ..plain.clone() })
+            .await
+            .err(),
+        declare(TopicSpec::new(topic()), GroupSpec::new(topic(), group())).await.err(),
+        declare(
+            TopicSpec::new(topic()),
+            GroupSpec { retry_mode: RetryMode::Block, ..plain.clone() },
+        )
+        .await
+        .err(),
+        link.read(Read::new(topic(), Position::Earliest)).await.err(),
+        link.subscribe(Subscribe::new(topic(), broadcast)).await.err(),
+        link.send(mandatory).await.err(),
+    ];
+    for (index, error) in refused.into_iter().enumerate() {
+        let error = error.unwrap_or_else(|| panic!("number {index} must be refused"));
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("memory has no "), "{error}");
+        assert!(error.to_string().contains("choose file:"), "{error}");
     }
 }
