@@ -4,6 +4,8 @@ mod append;
 mod close;
 mod commit;
 mod doorbell;
+#[cfg(test)]
+mod holder_tests;
 mod open;
 mod recovery;
 mod retain;

@@ -26,6 +26,12 @@ impl ForkGuard {
         Self { mark: mark_of_this_process() }
     }
 
+    /// A guard as a forked child inherits it.
+    #[cfg(test)]
+    pub(crate) fn of_another_process() -> Self {
+        Self { mark: u64::MAX }
+    }
+
     /// Whether this is another process than the one in which the guard was made.
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {

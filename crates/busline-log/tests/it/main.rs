@@ -1,9 +1,13 @@
-//! Whole-process tests of the log: real processes, real signals, real file systems.
+//! The log from outside: a plain model beside it, faults and crashes in memory, and whole processes.
 #![cfg(unix)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests are test code too
 
+mod crash;
+mod faults;
 mod helper;
 mod kill;
 mod media;
+mod model;
 mod processes;
 mod records;
+mod support;
