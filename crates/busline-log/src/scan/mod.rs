@@ -266,6 +266,11 @@ impl Scanner {
         if self.has_changed() {
             let generation = self.inner().control.generation();
             let table = self.inner().table()?;
+            let base = self.current.as_ref().map(|current| current.info.base());
+            if base.is_some_and(|base| table.get(base).is_none()) {
+                // Sealed and removed since: where it ended is not known any more.
+                return Err(self.removed());
+            }
             if let Some(current) = &mut self.current {
                 current.end = table.end_of(current.info.base());
                 current.generation = generation;
