@@ -266,12 +266,12 @@ impl Scanner {
         if self.has_changed() {
             let generation = self.inner().control.generation();
             let table = self.inner().table()?;
-            let base = self.current.as_ref().map(|current| current.info.base());
-            if base.is_some_and(|base| table.get(base).is_none()) {
-                // Sealed and removed since: where it ended is not known any more.
-                return Err(self.removed());
-            }
             if let Some(current) = &mut self.current {
+                if table.get(current.info.base()).is_none() {
+                    // Removed while it was read: where it ended is not known any more.
+                    self.current = None;
+                    return Ok(true);
+                }
                 current.end = table.end_of(current.info.base());
                 current.generation = generation;
             }
