@@ -9,6 +9,5 @@ mod kill;
 mod media;
 mod model;
 mod processes;
-mod races;
 mod records;
 mod support;

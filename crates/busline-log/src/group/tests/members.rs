@@ -98,6 +98,71 @@ fn a_settle_that_comes_too_late_is_lost_and_says_which() {
 }
 
 #[test]
+fn settles_come_in_any_order() {
+    let world = World::new();
+    world.publish_count(9);
+    let mut member = world.join("g");
+    let (first, _) = world.claim(&mut member, 4);
+    let (second, _) = world.claim(&mut member, 5);
+    let ack = |claim, seqs| Settle { claim, seqs, how: ACK };
+    let items = [
+        ack(second, range(7, 8)),
+        ack(first, range(3, 3)),
+        ack(first, range(1, 2)),
+        ack(second, range(4, 5)),
+        // The ends are the wrong way round: the first one counts.
+        ack(first, SeqRange { first: 0, last: 0 }),
+        ack(second, SeqRange { first: 6, last: 5 }),
+    ];
+    let mut lost = Vec::new();
+    member.group().settle(&items, world.now, &mut lost).unwrap();
+    assert_eq!(lost, []);
+    assert_eq!(world.other().open("g").info(world.now).unwrap().counters.acked, 9);
+}
+
+#[test]
+fn a_clock_that_lags_behind_does_not_turn_time_back() {
+    let mut world = World::new();
+    world.publish_count(2);
+    let mut behind = world.other();
+    let mut one = world.join("g");
+    world.pass(1_000);
+    let (claim, _) = world.claim(&mut one, 1);
+    let mut two = behind.join("g");
+    let (other, _) = behind.claim(&mut two, 1);
+    let start = world.now.boot_us;
+    behind.settle(two.group(), other, range(1, 1), Settlement::Park { delay_us: 10 });
+    assert_eq!(two.next_due_us().unwrap(), Some(start + 10));
+    behind.pass(500);
+    assert_eq!(two.take_over(behind.now).unwrap(), 0);
+    assert_eq!(world.settle(one.group(), claim, range(0, 0), ACK), []);
+    world.pass(10);
+    assert_eq!(world.seqs(&mut one, 9), [(1, 2)]);
+}
+
+#[test]
+fn a_group_that_is_ahead_of_its_log_goes_back_with_it() {
+    // The log never gives a number out again, so nothing but a defect or a hand leads here.
+    let world = World::new();
+    world.publish_count(3);
+    let mut member = world.join("g");
+    assert_eq!(world.seqs(&mut member, 9).len(), 3);
+    let claim = crate::group::op::Claim {
+        member: member.id(),
+        until_us: u64::MAX,
+        to: 9,
+        fresh: vec![range(5, 6)],
+        ..Default::default()
+    };
+    let op = crate::group::op::Op::Claim(claim);
+    member.group().shared.transact(world.now, |txn| txn.push(&op)).unwrap();
+    assert_eq!(world.seqs(&mut member, 9), []);
+    world.publish_count(4);
+    assert_eq!(world.seqs(&mut member, 9), [(3, 1), (4, 1), (5, 1), (6, 1)]);
+    assert_eq!(member.group().info(world.now).unwrap().counters.vanished, 2);
+}
+
+#[test]
 fn the_dead_are_noticed_and_what_they_held_goes_to_others() {
     let world = World::new();
     world.publish_count(4);
@@ -261,6 +326,7 @@ fn later_records_of_an_order_wait_for_earlier_ones() {
     };
     let (first, handed) = values(&world, &mut one);
     assert_eq!(handed, ["a1/1", "b1/1", "-x/1"]);
+    world.publish(&["a4"]);
     assert_eq!(values(&world, &mut two).1, [""; 0]);
     // A retry after a delay holds the rest of its order back; the other order goes on.
     let park = Settlement::Park { delay_us: 10 };

@@ -1,6 +1,9 @@
 //! Tests of groups, from the state machine up to several members over one log.
 
 mod codec;
+mod driver;
+mod durability;
+mod faults;
 mod lifecycle;
 mod members;
 mod model;

@@ -29,17 +29,17 @@ impl World {
 
     /// Opens the log, or creates it, as the process of this storage.
     pub(super) fn on(storage: &MemStorage) -> Self {
-        Self::try_on(storage).unwrap()
+        Self::through(storage, Arc::new(storage.clone()))
     }
 
-    pub(super) fn try_on(storage: &MemStorage) -> Result<Self> {
+    /// The same through another storage, which stands before the medium.
+    pub(super) fn through(storage: &MemStorage, seam: Arc<dyn Storage>) -> Self {
         let options = Options { segment_bytes: 4096, ..Options::default() };
-        let shared: Arc<dyn Storage> = Arc::new(storage.clone());
-        let boot_id = shared.boot_id().unwrap();
-        let log = Log::open_or_create(shared, Path::new("/log"), b"test", &options, 1_000_000)?;
+        let boot_id = seam.boot_id().unwrap();
+        let dir = Path::new("/log");
+        let log = Log::open_or_create(seam, dir, b"test", &options, 1_000_000).unwrap();
         let now = Now { wall_us: 1_000_000, boot_us: 1_000, boot_id };
-        let options = GroupOptions::default();
-        Ok(Self { storage: storage.clone(), log, now, options })
+        Self { storage: storage.clone(), log, now, options: GroupOptions::default() }
     }
 
     /// The same log as another process sees it.

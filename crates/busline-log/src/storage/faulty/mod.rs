@@ -4,7 +4,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Call, Fault, FaultPlan, Gate};
+pub use plan::{Call, Fault, FaultPlan};
 
 use std::fmt;
 use std::io;

@@ -1,0 +1,92 @@
+//! A medium that fails: a call that returns an error did nothing, and the next one works.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::group::tests::driver::{Dice, Hands, Ledger, act, drain, sorted, state};
+use crate::group::tests::world::{World, range};
+use crate::storage::{Call, Fault, FaultyStorage, MemStorage};
+use crate::{ErrorKind, Settle, Settlement};
+
+fn world() -> (World, FaultyStorage) {
+    let memory = MemStorage::new();
+    let faulty = FaultyStorage::over_memory(&memory);
+    let mut world = World::through(&memory, Arc::new(faulty.clone()));
+    world.options.snapshot_bytes = 600;
+    (world, faulty)
+}
+
+#[test]
+fn any_call_on_the_medium_may_fail_once() {
+    for call in [Call::Write, Call::Read, Call::Open, Call::Truncate, Call::List, Call::Lock] {
+        let mut fired = 0;
+        for after in (0..).step_by(3) {
+            let (mut world, faulty) = world();
+            let mut member = world.join("g");
+            let mut ledger = Ledger::default();
+            let mut hands = Hands::default();
+            let mut dice = Dice(5);
+            let fault = Fault::new(call, io::ErrorKind::StorageFull).on("groups").after(after);
+            faulty.plan().add(fault.times(1).storing(9));
+            let mut errors = 0;
+            for _ in 0..60 {
+                let done = act(&mut world, &mut member, &mut hands, &mut ledger, &mut dice);
+                errors += u64::from(done.is_err());
+            }
+            if faulty.plan().hits() == 0 {
+                break;
+            }
+            fired += 1;
+            assert!(errors <= 1, "{call:?} {after}: {errors}");
+            assert_eq!(state(&world.other().open("g")), state(member.group()), "{call:?} {after}");
+            let seen = drain(&mut world, &mut member);
+            assert_eq!(sorted(seen), ledger.owed(), "{call:?} {after}");
+        }
+        assert!(fired > 0 || call == Call::Truncate, "{call:?} never failed");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_settles_and_loses_nothing() {
+    let (world, faulty) = world();
+    world.publish_count(4);
+    let mut member = world.join("g");
+    let (claim, handed) = world.claim(&mut member, 3);
+    assert_eq!(handed.len(), 3);
+    faulty.plan().set_space(Some(10));
+    let items = [Settle { claim, seqs: range(0, 1), how: Settlement::Ack }];
+    let mut lost = Vec::new();
+    for _ in 0..3 {
+        let error = member.group().settle(&items, world.now, &mut lost).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert!(error.is_temporary());
+        let error = world.claim_where(&mut member, 9, &|_, _| true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert_eq!(member.group().info(world.now).unwrap().claimed, 3);
+    }
+    faulty.plan().set_space(None);
+    member.group().settle(&items, world.now, &mut lost).unwrap();
+    assert_eq!(lost, []);
+    assert_eq!(world.seqs(&mut member, 9), [(3, 1)]);
+    let counters = member.group().info(world.now).unwrap().counters;
+    assert_eq!((counters.delivered, counters.acked), (4, 2));
+}
+
+#[test]
+fn a_failed_flush_of_a_groups_log_stops_the_group_and_not_the_log() {
+    let (world, faulty) = world();
+    world.publish_count(2);
+    let mut member = world.join("g");
+    let (claim, _) = world.claim(&mut member, 1);
+    world.settle(member.group(), claim, range(0, 0), Settlement::Ack);
+    faulty.plan().add(Fault::new(Call::Sync, io::ErrorKind::Other).on("groups").times(1));
+    let kind = |error: crate::Error| error.kind();
+    assert_eq!(member.group().commit().map_err(kind), Err(ErrorKind::Poisoned));
+    let claimed = world.claim_where(&mut member, 1, &|_, _| true);
+    assert_eq!(claimed.map_err(kind).unwrap_err(), ErrorKind::Poisoned);
+    assert_eq!(member.group().floor().unwrap(), 1, "it can still be read");
+    world.publish_count(1);
+    world.log.commit(world.log.next_seq()).unwrap();
+    let mut other = world.join("other");
+    assert_eq!(world.seqs(&mut other, 9).len(), 3);
+}
