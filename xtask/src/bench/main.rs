@@ -9,6 +9,7 @@ mod measure;
 mod memory;
 mod open;
 mod payload;
+mod port;
 mod report;
 mod scaling;
 mod settle;
@@ -65,6 +66,7 @@ const WORKS: &[(&str, Work, &str)] = &[
     ("throughput", throughput::run, "publish and read messages of 100 B and of 1 KiB"),
     ("durable", durable::run, "one message, on the medium before publishing returns"),
     ("settle", settle::run, "claim and acknowledge messages one by one"),
+    ("port", port::run, "publish, read and consume through a session of the transport"),
     ("open", open::run, "open a log of 1 GiB, after a clean close, kill -9 and loss of power"),
     ("memory", memory::run, "memory while a log grows and is read"),
     ("scaling", scaling::run, "the cost of a message beside many logs, groups and segments"),

@@ -5,10 +5,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a work came to, and how long it took.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    #[allow(clippy::disallowed_methods, reason = "measuring is what this program is for")]
-    let start = Instant::now();
+    let start = Timer::start();
     let done = work();
-    (done, start.elapsed())
+    (done, start.took())
+}
+
+/// Measures what awaits, which a closure cannot.
+#[derive(Debug)]
+pub(crate) struct Timer(Instant);
+
+impl Timer {
+    /// Starts now.
+    pub(crate) fn start() -> Self {
+        #[allow(clippy::disallowed_methods, reason = "measuring is what this program is for")]
+        let start = Instant::now();
+        Self(start)
+    }
+
+    /// The time since the start.
+    pub(crate) fn took(&self) -> Duration {
+        self.0.elapsed()
+    }
 }
 
 /// Microseconds since the Unix epoch.
@@ -64,9 +81,14 @@ impl Latencies {
     /// Measures one operation.
     pub(crate) fn time<T>(&mut self, operation: impl FnOnce() -> T) -> T {
         let (done, took) = timed(operation);
+        self.add(took);
+        done
+    }
+
+    /// Adds one that was measured elsewhere.
+    pub(crate) fn add(&mut self, took: Duration) {
         self.taken.push(took);
         self.total += took;
-        done
     }
 
     /// Operations in a second.

@@ -218,6 +218,10 @@ impl AppendGuard<'_> {
 
     /// Makes all records durable, as [`Log::sync`].
     pub fn sync(&mut self) -> Result<u64> {
+        if self.inner.control.is_changing() {
+            // A change failed half-way under this guard; syncing would wait for the guard to end.
+            self.finish_change()?;
+        }
         self.inner.sync(self.next_seq(), "sync a log")
     }
 }

@@ -58,10 +58,12 @@ impl Inner {
         let guard = self.lock_append(OP)?;
         let next = guard.next_seq();
         self.sync(next, OP)?;
+        // Said first: whoever appends after this process died in between must remove a mark that may be
+        // there, or after a loss of power it would hide what was appended.
+        self.control.set_clean(true);
         let mark = CleanMark { log_id: self.format.id, tail: self.control.tail() };
         mark.store(self.storage.as_ref(), &self.dir)
             .map_err(|e| Error::io(OP, &self.dir.join(CLEAN), e))?;
-        self.control.set_clean(true);
         self.closed.store(true, Ordering::Release);
         Ok(())
     }

@@ -41,6 +41,15 @@ impl Log {
     }
 }
 
+/// What came of leading a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Led {
+    /// Somebody synced, or there was nothing to sync: the watermark says what is durable now.
+    LookAgain,
+    /// The structure was changing, so it was not known what to sync.
+    Unsettled,
+}
+
 impl Inner {
     pub(super) fn sync(&self, next: u64, operation: &'static str) -> Result<u64> {
         let control = &self.control;
@@ -78,7 +87,11 @@ impl Inner {
             };
             // Those who found the leader busy look again: it may have begun before they wrote, or failed.
             control.notify(Signal::Durable, true);
-            led?;
+            if led? == Led::Unsettled {
+                // Its holder is at work, or died: then taking the lock finishes the work. Not while the
+                // lock of syncs is held, for the holder may want to sync too.
+                drop(self.lock_append(operation)?);
+            }
         }
     }
 
@@ -88,11 +101,11 @@ impl Inner {
         file: &mut Option<(u64, Arc<dyn StorageFile>)>,
         next: u64,
         operation: &'static str,
-    ) -> Result<()> {
+    ) -> Result<Led> {
         let io = |e| Error::io(operation, &self.dir.join(SYNC_LOCK), e);
         self.sync_lock.lock().map_err(io)?;
         let led = if self.control.durable() >= next {
-            Ok(())
+            Ok(Led::LookAgain)
         } else {
             self.check_poison(operation).and_then(|()| self.sync_active(file, operation))
         };
@@ -104,14 +117,12 @@ impl Inner {
         &self,
         file: &mut Option<(u64, Arc<dyn StorageFile>)>,
         operation: &'static str,
-    ) -> Result<()> {
+    ) -> Result<Led> {
         let control = &self.control;
         let (base, tail) = loop {
             let generation = control.generation();
             if is_odd(generation) {
-                // Its holder is at work, or died: then taking the lock finishes the work.
-                drop(self.lock_append(operation)?);
-                continue;
+                return Ok(Led::Unsettled);
             }
             let (base, tail) = (control.active_base(), control.tail_seq());
             if control.generation() == generation {
@@ -129,7 +140,7 @@ impl Inner {
                     Err(e)
                         if e.kind() == io::ErrorKind::NotFound && control.active_base() != base =>
                     {
-                        return Ok(());
+                        return Ok(Led::LookAgain);
                     }
                     Err(e) => return Err(Error::io(operation, &path, e)),
                 };
@@ -142,7 +153,7 @@ impl Inner {
             return Err(self.poisoned_now(operation, &path, e));
         }
         control.raise_durable(tail);
-        Ok(())
+        Ok(Led::LookAgain)
     }
 
     /// Raises the durable watermark and wakes who waits for it.

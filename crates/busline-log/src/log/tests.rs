@@ -167,6 +167,49 @@ fn a_guard_sees_the_exact_tail_and_keeps_others_out() {
 }
 
 #[test]
+fn the_right_to_append_is_had_at_once_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, other) = (open(dir.path(), &tiny()), open(dir.path(), &tiny()));
+    let guard = log.lock_append().unwrap();
+    assert!(log.try_lock_append().unwrap().is_none(), "the same handle");
+    assert!(other.try_lock_append().unwrap().is_none(), "as another process");
+    drop(guard);
+    assert!(other.try_lock_append().unwrap().is_some());
+    assert!(log.try_lock_append().unwrap().is_some());
+}
+
+#[test]
+fn a_scanner_whose_segment_was_sealed_and_removed_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &tiny());
+    push(&log, 0..3, 0);
+    let (mut late, mut behind) = (log.scanner(), log.scanner());
+    behind.next().unwrap();
+    assert_eq!(values(&mut late), expected(0..3));
+    log.lock_append().unwrap().roll(0).unwrap();
+    log.remove_before(3).unwrap();
+    push(&log, 3..90, 0);
+    assert_eq!(values(&mut late), expected(3..90), "nothing that it wants was removed");
+    for i in 90..120 {
+        push(&log, i..i + 1, 0);
+    }
+    log.remove_before(110).unwrap();
+    let first = log.first_seq();
+    assert!(first > 90);
+    for scanner in [&mut late, &mut behind] {
+        let removed = loop {
+            match scanner.next() {
+                Ok(record) => assert!(record.unwrap().seq < first),
+                Err(e) => break e,
+            }
+        };
+        assert_eq!(removed.kind(), ErrorKind::Removed { first });
+        assert_eq!(scanner.seek_first().unwrap(), first);
+        assert_eq!(values(scanner), expected(first..120));
+    }
+}
+
+#[test]
 fn waiters_are_woken_by_other_handles() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &Options::default());

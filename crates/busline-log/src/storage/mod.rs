@@ -17,7 +17,7 @@ mod mem;
 mod parity;
 mod words;
 
-pub use faulty::{Call, Fault, FaultPlan, FaultyStorage};
+pub use faulty::{Call, Fault, FaultPlan, FaultyStorage, Gate};
 #[allow(unused_imports)] // the log takes it from here
 pub(crate) use fork::ForkGuard;
 #[cfg(unix)]

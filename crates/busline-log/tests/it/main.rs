@@ -9,5 +9,6 @@ mod kill;
 mod media;
 mod model;
 mod processes;
+mod races;
 mod records;
 mod support;

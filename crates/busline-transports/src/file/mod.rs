@@ -88,10 +88,6 @@ impl FileTransport {
                 refused("make handlers idempotent: a message may come twice after a crash"),
             )
             .set(
-                Capability::Requests,
-                refused("publish a reply to a topic of your own, correlated by its id"),
-            )
-            .set(
                 Capability::Reconnect,
                 Support::Emulated("there is no connection that could be lost"),
             )

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use busline_core::transport::{
-    Admin, Batch, Read, Reader, ReplyAddress, Session, SessionEvent, Spec, Subscribe, Subscription,
-    Topology, TopologyMode,
+    Admin, Batch, Read, Reader, ReplyAddress, Retention, Session, SessionEvent, Spec, Subscribe,
+    Subscription, TopicSpec, Topology, TopologyMode,
 };
-use busline_core::{Capabilities, Capability, Error, ErrorKind, PendingReceipt, Result};
+use busline_core::{Capabilities, Error, ErrorKind, PendingReceipt, Result, Topic};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -19,12 +19,19 @@ use super::store::Store;
 use super::worker::{Job, PublishJob, start, submit};
 use super::{groups, read, subscribe};
 
+/// The topic of replies; each instance listens to its own key.
+const REPLIES: &str = "busline.replies";
+/// Who asked and does not listen any more has no use for an older reply.
+const REPLIES_AGE_MAX: Duration = Duration::from_secs(600);
+
 /// One program's use of a bus directory. It cannot be lost: there is no connection.
 pub(super) struct FileSession {
     store: Arc<Store>,
     profile: Capabilities,
     window: Arc<Semaphore>,
     admin: FileAdmin,
+    /// The key of replies to this very session.
+    reply_to: String,
     /// `None` once closed.
     jobs: Mutex<Option<Sender<Job>>>,
 }
@@ -35,6 +42,7 @@ impl FileSession {
         Ok(Self {
             window: Arc::new(Semaphore::new(store.config.window)),
             admin: FileAdmin { store: Arc::clone(&store) },
+            reply_to: format!("reply.{}", uuid::Uuid::new_v4().simple()),
             jobs: Mutex::new(Some(jobs)),
             profile,
             store,
@@ -148,7 +156,14 @@ impl Session for FileSession {
 
     fn reply_address(&self) -> BoxFuture<'_, Result<ReplyAddress>> {
         Box::pin(async {
-            Err(self.profile.require(Capability::Requests).err().unwrap_or_else(worker_gone))
+            self.jobs()?;
+            let topic = Topic::new(REPLIES)?;
+            let retention =
+                Retention { age_max: Some(REPLIES_AGE_MAX), bytes_max: None, ignore_groups: true };
+            let spec = TopicSpec { retention: Some(retention), ..TopicSpec::new(topic.clone()) };
+            let store = Arc::clone(&self.store);
+            super::blocking(move || store.declare_topic(&spec, TopologyMode::Create)).await?;
+            Ok(ReplyAddress { topic, reply_to: self.reply_to.clone() })
         })
     }
 

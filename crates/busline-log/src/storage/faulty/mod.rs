@@ -4,7 +4,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use plan::{Call, Fault, FaultPlan};
+pub use plan::{Call, Fault, FaultPlan, Gate};
 
 use std::fmt;
 use std::io;

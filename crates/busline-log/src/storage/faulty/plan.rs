@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The kinds of calls that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,12 +59,19 @@ pub struct Fault {
     skip: u64,
     times: u64,
     stored: usize,
+    gate: Option<Gate>,
 }
 
 impl Fault {
     /// The next call of this kind fails, once. `ErrorKind::Other` stands for EIO.
     pub fn new(call: Call, error: io::ErrorKind) -> Self {
-        Self { call, error, part_of_path: String::new(), skip: 0, times: 1, stored: 0 }
+        let part_of_path = String::new();
+        Self { call, error, part_of_path, skip: 0, times: 1, stored: 0, gate: None }
+    }
+
+    /// The next call of this kind stops at a gate until the test opens it, and then succeeds.
+    pub fn hold(call: Call, gate: &Gate) -> Self {
+        Self { gate: Some(gate.clone()), ..Self::new(call, io::ErrorKind::Other) }
     }
 
     /// Only on paths that contain this text.
@@ -100,6 +107,51 @@ impl Fault {
     fn matches(&self, call: Call, path: &Path) -> bool {
         (self.call == call || self.call == Call::Any)
             && (self.part_of_path.is_empty() || path.to_string_lossy().contains(&self.part_of_path))
+    }
+}
+
+/// Stops a call in the middle of what a thread does, so that a test can arrange who comes first.
+#[derive(Debug, Clone, Default)]
+pub struct Gate {
+    shared: Arc<(Mutex<GateState>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    arrived: bool,
+    open: bool,
+}
+
+impl Gate {
+    /// A closed gate.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits until a call has arrived at the gate.
+    pub fn wait_for_arrival(&self) {
+        drop(self.wait_while(|state| !state.arrived));
+    }
+
+    /// Lets the call go on, and all that come later.
+    pub fn open(&self) {
+        self.state().open = true;
+        self.shared.1.notify_all();
+    }
+
+    fn pass(&self) {
+        self.state().arrived = true;
+        self.shared.1.notify_all();
+        drop(self.wait_while(|state| !state.open));
+    }
+
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(&self, waiting: impl Fn(&GateState) -> bool) -> MutexGuard<'_, GateState> {
+        let waited = self.shared.1.wait_while(self.state(), |state| waiting(state));
+        waited.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,6 +217,16 @@ impl FaultPlan {
 
     /// Counts a call, and says whether it fails.
     pub(super) fn strike(&self, call: Call, path: &Path) -> Option<Failure> {
+        let fault = self.next_fault(call, path)?;
+        if let Some(gate) = fault.gate {
+            gate.pass();
+            return None;
+        }
+        let text = format!("injected fault ({:?}) in {call:?} of {}", fault.error, path.display());
+        Some(Failure { error: io::Error::new(fault.error, text), stored: fault.stored })
+    }
+
+    fn next_fault(&self, call: Call, path: &Path) -> Option<Fault> {
         let mut state = self.state();
         *state.calls.entry(call).or_insert(0) += 1;
         let fault = state.faults.iter_mut().find(|fault| fault.matches(call, path))?;
@@ -172,14 +234,13 @@ impl FaultPlan {
             fault.skip -= 1;
             return None;
         }
-        let text = format!("injected fault ({:?}) in {call:?} of {}", fault.error, path.display());
-        let failure = Failure { error: io::Error::new(fault.error, text), stored: fault.stored };
         if fault.times != u64::MAX {
             fault.times -= 1;
         }
+        let found = fault.clone();
         state.faults.retain(|fault| fault.times > 0);
-        state.hits += 1;
-        Some(failure)
+        state.hits += u64::from(found.gate.is_none());
+        Some(found)
     }
 
     /// As [`FaultPlan::strike`], for calls that are done or not done.

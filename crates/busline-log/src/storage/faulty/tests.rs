@@ -109,3 +109,20 @@ fn every_kind_of_call_can_fail() {
         call().unwrap();
     }
 }
+
+#[test]
+fn a_call_waits_at_a_gate_and_then_succeeds() {
+    let (memory, storage) = over_memory();
+    let file = create(&storage, "/f");
+    let gate = Gate::new();
+    storage.plan().add(Fault::hold(Call::Write, &gate));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| file.write_all_at(b"1", 0));
+        gate.wait_for_arrival();
+        assert_eq!(text(&*memory.open(Path::new("/f"), OpenMode::Read).unwrap()), "");
+        gate.open();
+        writer.join().unwrap().unwrap();
+    });
+    file.write_all_at(b"2", 1).unwrap();
+    assert_eq!((text(&*file), storage.plan().hits()), ("12".to_owned(), 0));
+}

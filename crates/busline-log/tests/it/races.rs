@@ -1,0 +1,101 @@
+//! Two processes at work on one log, stopped and let go at chosen moments; found by reasoning first.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use busline_log::storage::{Call, Fault, FaultyStorage, Gate, MemStorage, Storage};
+use busline_log::{Batch, Log, Options};
+
+fn open(storage: &(impl Storage + Clone)) -> Log {
+    let options = Options { segment_bytes: 400, ..Options::default() };
+    let storage = Arc::new(storage.clone());
+    Log::open_or_create(storage, Path::new("/log"), b"", &options, 0).unwrap()
+}
+
+fn append(log: &Log, number: u64) -> u64 {
+    log.appender().append(0, b"k", b"", &number.to_le_bytes()).unwrap().next
+}
+
+/// Who commits waits for the structure to settle while the one who changes it wants to commit too.
+#[test]
+fn a_commit_during_a_change_of_structure_does_not_lock_out_the_one_who_changes_it() {
+    let medium = MemStorage::new();
+    let (one, two) = (
+        FaultyStorage::new(Arc::new(medium.process())),
+        FaultyStorage::new(Arc::new(medium.process())),
+    );
+    let (first, second) = (open(&one), open(&two));
+    for number in 0..30 {
+        append(&first, number);
+    }
+    let gate = Gate::new();
+    two.plan().add(Fault::hold(Call::Remove, &gate).on(".seg"));
+    // Threads that are not joined: those that wait for each other would hold up the test.
+    let (done, finished) = channel();
+    let also_done = done.clone();
+    std::thread::spawn(move || {
+        let mut guard = second.lock_append().unwrap();
+        let mut batch = Batch::new(1000);
+        batch.push(b"k", b"", b"").unwrap();
+        guard.append(&mut batch, 0).unwrap();
+        // Stops at the gate, with the structure changing.
+        guard.remove_before(15).unwrap();
+        guard.sync().unwrap();
+        done.send("changer").unwrap();
+    });
+    gate.wait_for_arrival();
+    let locks_before = one.plan().calls(Call::Lock);
+    std::thread::spawn(move || {
+        first.commit(first.next_seq()).unwrap();
+        also_done.send("committer").unwrap();
+    });
+    // It takes the lock of syncs, and then wants the one of appends.
+    while one.plan().calls(Call::Lock) < locks_before + 2 {
+        std::thread::yield_now();
+    }
+    gate.open();
+    for _ in 0..2 {
+        finished.recv_timeout(Duration::from_secs(20)).expect("they do not wait for each other");
+    }
+}
+
+/// The last one to close dies in any step of it; another appends; then the power fails. Of what was not
+/// synced, names arrive and data does not.
+#[test]
+fn a_death_while_marking_the_log_clean_does_not_hide_what_is_appended_later() {
+    for changes in 0.. {
+        let mut closed = false;
+        for kept in 0..4 {
+            let medium = MemStorage::new();
+            let victim = medium.process();
+            let log = open(&victim);
+            append(&log, 0);
+            victim.kill_after(changes, 10);
+            closed = log.close().is_ok();
+            victim.kill();
+            drop(log);
+
+            let next = medium.process();
+            let log = open(&next);
+            let seen = append(&log, 1);
+            assert_eq!(seen, 2);
+            let mut questions = 0;
+            medium.crash(&mut |count| {
+                questions += 1;
+                if questions <= kept { count - 1 } else { 0 }
+            });
+            drop(log);
+
+            // Record 1 was seen and may be lost, so its number must not come again.
+            let log = open(&medium);
+            let again = append(&log, 2);
+            let report = log.open_report();
+            assert!(again > seen, "killed after {changes} changes, {kept} kept: {report:?}");
+        }
+        if closed {
+            break;
+        }
+    }
+}
