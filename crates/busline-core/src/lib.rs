@@ -9,9 +9,12 @@ pub mod backoff;
 pub mod capability;
 pub mod clock;
 pub mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod dead;
 pub mod delivery;
 pub mod error;
+pub mod gate;
 pub mod headers;
 pub mod key;
 pub mod limits;

@@ -164,11 +164,13 @@ macro_rules! call {
     ($self:ident, $admin:ident => $call:expr) => {
         $self
             .link
-            .with_session(async |session| match session.admin() {
-                Some($admin) => $call.await,
-                None => session.capabilities(&Spec::default()).require(Capability::Admin).and(Err(
-                    Error::refused("admin", "this session", "use the broker's own tools"),
-                )),
+            .with_session(|session| async move {
+                match session.admin() {
+                    Some($admin) => $call.await,
+                    None => session.capabilities(&Spec::default()).require(Capability::Admin).and(
+                        Err(Error::refused("admin", "this session", "use the broker's own tools")),
+                    ),
+                }
             })
             .await
     };

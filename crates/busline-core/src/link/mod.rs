@@ -127,8 +127,8 @@ impl Link {
 
     /// Declares topics and groups, now and on every later session.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
-        self.with_session(async |session| {
-            bind(session, topology)?;
+        self.with_session(|session| async move {
+            bind(&*session, topology)?;
             session.declare(topology).await
         })
         .await?;
@@ -170,14 +170,17 @@ impl Link {
     }
 
     /// Runs an operation on the consuming session, again on a new one when that is lost.
-    pub async fn with_session<T>(
+    ///
+    /// The operation gets the session for itself: a future that borrowed it could not be shown to
+    /// be `Send` by those who spawn it.
+    pub async fn with_session<T, F: Future<Output = Result<T>> + Send>(
         &self,
-        operation: impl AsyncFn(&dyn Session) -> Result<T>,
+        operation: impl Fn(Arc<dyn Session>) -> F + Send + Sync,
     ) -> Result<T> {
         let mut waits = self.0.options.backoff.waits();
         loop {
             let session = self.session(Role::Consume).await?;
-            match operation(&*session).await {
+            match operation(Arc::clone(&session)).await {
                 Err(error) if error.kind() == ErrorKind::Disconnected => {
                     self.forget(Role::Consume, &session).await;
                     self.pause(&mut waits).await;

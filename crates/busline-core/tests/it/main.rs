@@ -1,0 +1,3 @@
+//! The memory transport against the contract, and broken transports against the suite.
+
+mod memory;
