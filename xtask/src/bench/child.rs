@@ -10,7 +10,7 @@ use busline_log::SyncMode;
 use crate::log::{self, failed};
 use crate::measure::{anonymous_mib, timed};
 use crate::payload::Payload;
-use crate::{Result, durable};
+use crate::{Result, durable, wake};
 
 /// What a child is asked for: `child VERB DIR …`.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
@@ -19,6 +19,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         ["open", dir] => open(Path::new(dir)),
         ["hold", dir] => hold(Path::new(dir)),
         ["grow", dir, messages] => grow(Path::new(dir), number(messages)?),
+        ["listen", how, dir, messages] => wake::listen(how, Path::new(dir), number(messages)?),
         ["publish", dir, threads, per_thread] => {
             publish(Path::new(dir), number(threads)?, number(per_thread)?)
         }
@@ -68,7 +69,8 @@ fn publish(dir: &Path, threads: u64, per_thread: u64) -> Result<()> {
     log.close().map_err(failed)
 }
 
-fn say(line: &str) -> Result<()> {
+/// One line to the parent.
+pub(crate) fn say(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(failed)
 }
@@ -111,8 +113,14 @@ impl Started {
         drop(self.child.stdin.take());
     }
 
+    /// Writes to its input.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().ok_or("the child has no input any more")?;
+        stdin.write_all(bytes).and_then(|()| stdin.flush()).map_err(failed)
+    }
+
     /// Waits for its end, which must be a good one.
-    fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         self.go();
         let status = self.child.wait().map_err(failed)?;
         if status.success() { Ok(()) } else { Err(format!("a child failed: {status}")) }

@@ -14,6 +14,7 @@ mod report;
 mod scaling;
 mod settle;
 mod throughput;
+mod wake;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,6 +66,7 @@ type Work = fn(&Setup, &mut Report) -> Result<()>;
 const WORKS: &[(&str, Work, &str)] = &[
     ("throughput", throughput::run, "publish and read messages of 100 B and of 1 KiB"),
     ("durable", durable::run, "one message, on the medium before publishing returns"),
+    ("wake", wake::run, "how soon a sleeping consumer in another process has a message"),
     ("settle", settle::run, "claim and acknowledge messages one by one"),
     ("port", port::run, "publish, read and consume through a session of the transport"),
     ("open", open::run, "open a log of 1 GiB, after a clean close, kill -9 and loss of power"),

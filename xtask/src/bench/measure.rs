@@ -30,10 +30,18 @@ impl Timer {
 
 /// Microseconds since the Unix epoch.
 pub(crate) fn now_us() -> i64 {
+    i64::try_from(since_epoch().as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Nanoseconds since the Unix epoch: a time that two processes can compare.
+pub(crate) fn now_ns() -> u64 {
+    u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn since_epoch() -> Duration {
     #[allow(clippy::disallowed_methods, reason = "the log takes the time as an argument")]
     let now = SystemTime::now();
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// How many of something in a second.
