@@ -8,8 +8,12 @@ use crate::{Result, brokers, shell};
 /// Set to 1 for tests that have a long form.
 const LONG: &str = "BUSLINE_LONG";
 
-/// What a line of a test's output starts with when it says that a case was left out.
+/// What a line of a test's output starts with when it says that something was left out.
 const SKIP_PREFIX: &str = "skip: ";
+
+/// Conformance cases say so in the line of the case.
+const CASE_PREFIX: &str = "case ";
+const CASE_SKIPPED: &str = " ... skipped: ";
 
 /// Runs all tests; `--long` at full length, other arguments go to `cargo test`.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
@@ -26,6 +30,10 @@ pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Opti
 
     let standard = ["test", "--workspace", "--all-features", "--no-fail-fast"];
     let mut command = shell::cargo(standard.into_iter().chain(rest.iter().copied()));
+    if !rest.contains(&"--") {
+        // What passing tests print is looked through for cases that were skipped.
+        command.args(["--", "--show-output"]);
+    }
     if long {
         command.env(LONG, "1");
     }
@@ -40,8 +48,9 @@ pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Opti
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.map_err(|error| format!("cannot read what cargo test prints: {error}"))?;
         let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        summary.line(&line);
+        if summary.line(&line) {
+            println!("{line}");
+        }
     }
     let status = child.wait().map_err(|error| format!("cargo test got lost: {error}"))?;
     summary.missing = brokers::missing(&probes);
@@ -64,22 +73,49 @@ struct Summary {
     binaries: u64,
     failures: Vec<String>,
     skips: Vec<String>,
+    /// What running the conformance suite came to, a line a profile.
+    contracts: Vec<String>,
     missing: Vec<&'static str>,
+    /// Whether the lines are what passing tests have printed.
+    in_successes: bool,
+    /// The test whose output the lines are.
+    test: String,
 }
 
 impl Summary {
-    fn line(&mut self, line: &str) {
+    /// Takes in one line; whether it is for people to see.
+    fn line(&mut self, line: &str) -> bool {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.binaries += 1;
             self.passed += count(result, " passed");
             self.failed += count(result, " failed");
             self.ignored += count(result, " ignored");
-        } else if let Some(test) =
-            line.strip_prefix("test ").and_then(|t| t.strip_suffix(" ... FAILED"))
-        {
+            self.in_successes = false;
+        } else if line == "successes:" || line == "failures:" {
+            self.in_successes = line == "successes:";
+        } else if let Some(test) = between(line, "---- ", " stdout ----") {
+            test.clone_into(&mut self.test);
+        } else if let Some(test) = between(line, "test ", " ... FAILED") {
             self.failures.push(test.to_owned());
+        } else if let Some((test, why)) =
+            line.strip_prefix("test ").and_then(|test| test.split_once(" ... ignored"))
+        {
+            self.skips.push(format!("{test}{why}"));
+        } else {
+            self.printed(line);
+        }
+        !self.in_successes
+    }
+
+    /// Takes in a line that a test has printed.
+    fn printed(&mut self, line: &str) {
+        let case = line.strip_prefix(CASE_PREFIX).and_then(|case| case.split_once(CASE_SKIPPED));
+        if let Some((case, why)) = case {
+            self.skips.push(format!("{}, {case}: {why}", self.test));
         } else if let Some(skip) = line.trim_start().strip_prefix(SKIP_PREFIX) {
             self.skips.push(skip.to_owned());
+        } else if line.ends_with(" skipped") && line.contains(" passed, ") {
+            self.contracts.push(line.to_owned());
         }
     }
 
@@ -104,6 +140,9 @@ impl Summary {
         for failure in &self.failures {
             text += &format!("failed: {failure}\n");
         }
+        for contract in &self.contracts {
+            text += &format!("contract: {contract}\n");
+        }
         for skip in &self.skips {
             text += &format!("skipped: {skip}\n");
         }
@@ -112,6 +151,10 @@ impl Summary {
         }
         text
     }
+}
+
+fn between<'a>(line: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    line.strip_prefix(start)?.strip_suffix(end)
 }
 
 /// The number before `what` in a result line of libtest.
@@ -127,8 +170,29 @@ mod tests {
 
     fn summary(output: &str) -> Summary {
         let mut summary = Summary::default();
-        output.lines().for_each(|line| summary.line(line));
+        for line in output.lines() {
+            summary.line(line);
+        }
         summary
+    }
+
+    #[test]
+    fn skipped_cases_are_found_in_the_output_of_passing_tests() {
+        let output = "running 1 test\ntest toy::keeps ... ok\n\nsuccesses:\n\n\
+                      ---- toy::keeps stdout ----\ncase order: a name ... ok\n\
+                      case replay: reads ... skipped: replay is refused: use file:\n\
+                      toy: 1 passed, 0 failed, 1 skipped\n\n\nsuccesses:\n    toy::keeps\n\n\
+                      test result: ok. 1 passed; 0 failed; 0 ignored\n";
+        let mut summary = Summary::default();
+        let shown: Vec<_> = output.lines().filter(|line| summary.line(line)).collect();
+        let result = "test result: ok. 1 passed; 0 failed; 0 ignored";
+        assert_eq!(shown, ["running 1 test", "test toy::keeps ... ok", "", result]);
+        assert_eq!(
+            summary.text(false),
+            "tests: 1 passed, 0 failed, 0 ignored, in 1 binaries and documents\n\
+             contract: toy: 1 passed, 0 failed, 1 skipped\n\
+             skipped: toy::keeps, replay: reads: replay is refused: use file:\n"
+        );
     }
 
     #[test]
