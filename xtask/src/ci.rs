@@ -15,6 +15,10 @@ pub(crate) fn run() -> Result<()> {
     steps.step("examples", || examples::run(&workspace).map(|()| None));
     steps.step("dependencies", || deny::run(&workspace.target));
     steps.step("demo", demo);
+    steps.step("bench runs", || {
+        let quick = ["--quick", "--repetitions", "1"];
+        crate::program("bench", true, &quick).map(|()| None)
+    });
     print!("\n{}", steps.table());
     steps.verdict()
 }
