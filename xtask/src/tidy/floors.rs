@@ -64,9 +64,7 @@ pub(crate) fn lints_are_the_workspaces(tree: &Tree) -> Vec<Finding> {
 
 /// The manifests of packages of the workspace. Fuzz targets are a workspace of their own.
 fn manifests<'a>(tree: &'a Tree, found: &mut Vec<Finding>) -> Vec<(&'a File, Table)> {
-    let is_manifest = |file: &&File| {
-        file.name() == "Cargo.toml" && !file.path.split('/').any(|folder| folder == "fuzz")
-    };
+    let is_manifest = |file: &&File| file.name() == "Cargo.toml" && !file.path.starts_with("fuzz/");
     let mut manifests = Vec::new();
     for file in tree.files.iter().filter(is_manifest) {
         match file.text.as_deref().unwrap_or_default().parse::<Table>() {

@@ -12,6 +12,9 @@ const NAMES: &[&str] = &[".gitattributes", ".gitignore", "LICENSE-APACHE", "LICE
 /// What else may be there, and why.
 const ALLOWED_FILES: &[(&str, &str)] = &[(".ci/run", "what the build machine starts")];
 
+/// Folders of bytes that tests read.
+const DATA_FOLDERS: &[&str] = &["fuzz/seeds/"];
+
 /// The files are of kinds that we know how to review.
 pub(crate) fn allowed_extensions(tree: &Tree) -> Vec<Finding> {
     let is_allowed = |file: &&File| {
@@ -19,6 +22,7 @@ pub(crate) fn allowed_extensions(tree: &Tree) -> Vec<Finding> {
         NAMES.contains(&file.name())
             || extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
             || ALLOWED_FILES.iter().any(|(path, _)| *path == file.path)
+            || is_data(file)
     };
     let message = "is of a kind that the project does not keep: remove it, or list it in tidy";
     let files = tree.files.iter().filter(|file| !is_allowed(file));
@@ -35,10 +39,15 @@ pub(crate) fn small_files(tree: &Tree) -> Vec<Finding> {
     large.map(|file| Finding::new(&file.path, 0, message(file))).collect()
 }
 
+fn is_data(file: &File) -> bool {
+    DATA_FOLDERS.iter().any(|folder| file.path.starts_with(folder))
+}
+
 /// Recorded output and data stay as they came.
 fn is_recorded(file: &File) -> bool {
     ["ndjson", "json", "snap", "stderr", "lock"].iter().any(|end| file.name().ends_with(end))
         || file.name().starts_with("LICENSE")
+        || is_data(file)
 }
 
 /// Text that diffs well: UTF-8, line feeds, no blanks at the end of a line, one newline at the end.

@@ -56,7 +56,8 @@ fn is_test_path(path: &str) -> bool {
     let mut folders: Vec<_> = path.split('/').collect();
     let name = folders.pop().unwrap_or_default();
     name == "tests.rs"
-        || folders.iter().any(|f| matches!(*f, "tests" | "benches" | "examples" | "fuzz"))
+        || path.starts_with("fuzz/")
+        || folders.iter().any(|f| matches!(*f, "tests" | "benches" | "examples"))
 }
 
 /// All files of the project.
