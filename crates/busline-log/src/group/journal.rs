@@ -8,7 +8,8 @@
 use crate::{AppendGuard, Batch, Error, ErrorKind, Log, Result, Scanner};
 
 use super::GroupOptions;
-use super::op::{Op, Stamp};
+use super::op::{Lifetime, Op, Stamp};
+use super::reserve;
 use super::state::{GroupState, Life, Misfit};
 use super::time::Now;
 use super::wire::{Input, Malformed, put_u64};
@@ -221,6 +222,7 @@ impl Watch {
 /// Operations that are decided and recorded together.
 pub(super) struct Txn<'a> {
     core: &'a mut Core,
+    journal: &'a Log,
     guard: AppendGuard<'a>,
     options: &'a GroupOptions,
     stamp: Stamp,
@@ -252,6 +254,7 @@ impl<'a> Txn<'a> {
         let wall_us = now.wall_us;
         let mut txn = Self {
             core,
+            journal,
             guard,
             options,
             stamp,
@@ -318,7 +321,14 @@ impl<'a> Txn<'a> {
             return Ok(false);
         }
         let bytes = self.core.batch.body_len() as u64 + RECORD_BYTES_EXTRA;
-        let appended = self.guard.append(&mut self.core.batch, self.wall_us)?;
+        let mut tight = false;
+        let appended = match self.guard.append(&mut self.core.batch, self.wall_us) {
+            Err(error) if error.kind() == ErrorKind::Full && reserve::spend(self.journal) => {
+                tight = true;
+                self.guard.append(&mut self.core.batch, self.wall_us)?
+            }
+            other => other?,
+        };
         self.dirty = false;
         self.core.applied = appended.next;
         self.core.bytes_since_snapshot += bytes;
@@ -331,7 +341,7 @@ impl<'a> Txn<'a> {
             || after.config_epoch != before.config_epoch
             || after.resets != before.resets
             || after.life != before.life;
-        self.compact();
+        self.compact(tight);
         Ok(ring)
     }
 
@@ -358,15 +368,19 @@ impl<'a> Txn<'a> {
     ///
     /// The transaction before it stands, whatever happens here: a failure only means that the log
     /// stays longer, and a poisoned one tells the next who writes.
-    fn compact(&mut self) {
+    fn compact(&mut self, tight: bool) {
         let core = &mut *self.core;
         let longest = self.options.snapshot_bytes.max(core.snapshot_bytes.saturating_mul(2));
-        if core.bytes_since_snapshot < longest || core.state.life != Life::Live {
+        if core.state.life != Life::Live || (core.bytes_since_snapshot < longest && !tight) {
             return;
         }
         core.bytes_since_snapshot = 0;
-        if self.write_snapshot().is_err() {
-            self.core.batch.clear();
+        match self.write_snapshot() {
+            Ok(()) if self.core.state.lifetime != Some(Lifetime::Ephemeral) => {
+                reserve::fill(self.journal);
+            }
+            Ok(()) => {}
+            Err(_) => self.core.batch.clear(),
         }
     }
 

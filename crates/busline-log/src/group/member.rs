@@ -11,7 +11,8 @@ use crate::{Error, ErrorKind, Result, Scanner};
 use super::handle::{Config, Group};
 use super::journal::Txn;
 use super::names;
-use super::op::{Departure, Op};
+use super::op::{Departure, Lifetime, Op};
+use super::reserve;
 use super::shared::Shared;
 use super::time::Now;
 
@@ -204,6 +205,9 @@ impl Member {
             .with("path", path.display()));
         }
         txn.push(&Op::Join { member: id })?;
+        if txn.state().lifetime != Some(Lifetime::Ephemeral) {
+            reserve::fill(&shared.journal);
+        }
         Ok(Self {
             group: group.clone(),
             id,

@@ -17,6 +17,7 @@ mod journal;
 mod member;
 mod names;
 mod op;
+mod reserve;
 mod runs;
 mod settle;
 mod shared;

@@ -54,6 +54,8 @@ fn a_full_disk_refuses_settles_and_loses_nothing() {
     let (claim, handed) = world.claim(&mut member, 3);
     assert_eq!(handed.len(), 3);
     faulty.plan().set_space(Some(10));
+    take_the_reserve(&world);
+    faulty.plan().set_space(Some(10));
     let items = [Settle { claim, seqs: range(0, 1), how: Settlement::Ack }];
     let mut lost = Vec::new();
     for _ in 0..3 {
@@ -70,6 +72,32 @@ fn a_full_disk_refuses_settles_and_loses_nothing() {
     assert_eq!(world.seqs(&mut member, 9), [(3, 1)]);
     let counters = member.group().info(world.now).unwrap().counters;
     assert_eq!((counters.delivered, counters.acked), (4, 2));
+}
+
+fn take_the_reserve(world: &World) {
+    let dir = crate::group::names::find(&world.log, "g").unwrap().unwrap();
+    world.log.storage().remove(&dir.join("reserve")).unwrap();
+}
+
+#[test]
+fn on_a_full_disk_the_reserve_keeps_a_group_going() {
+    let (mut world, faulty) = world();
+    world.options.snapshot_bytes = 1 << 20;
+    world.publish_count(2_000);
+    let mut member = world.join("g");
+    faulty.plan().set_space(Some(10));
+    let mut appender = world.log.appender();
+    let error = appender.append(1, b"k", b"", &[0; 100]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    for _ in 0..2_000 {
+        let (claim, handed) = world.claim(&mut member, 1);
+        world.ack(&member, claim, &handed);
+    }
+    let journal = &member.group().shared.journal;
+    assert!(journal.first_seq() > 0, "it was compacted for want of space");
+    let info = world.other().open("g").info(world.now).unwrap();
+    assert_eq!((info.counters.acked, info.lag), (2_000, 0));
+    assert!(faulty.plan().hits() > 2);
 }
 
 #[test]
