@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::storage::StorageLock;
-use crate::{Error, ErrorKind, Log, Result};
+use crate::{Access, Error, ErrorKind, Log, Result};
 
 use super::handle::{Group, GroupOptions, not_found};
 use super::journal::Txn;
@@ -54,12 +54,13 @@ impl Log {
     }
 
     /// Removes groups that nobody will come back to: ephemeral ones whose members are all dead, and
-    /// those that were idle for longer than they may be. Returns their names.
+    /// those that were idle for longer than they may be. Returns their names. A log that was opened for
+    /// reading only keeps all of them.
     ///
     /// # Errors
     /// The first error met, after the other groups were looked at.
     pub fn collect_groups(&self, now: Now) -> Result<Vec<String>> {
-        if names::list(self)?.is_empty() {
+        if self.options().access == Access::ReadOnly || names::list(self)?.is_empty() {
             return Ok(Vec::new());
         }
         let lock = StructureLock::take(self)?;
@@ -156,6 +157,14 @@ pub(super) struct StructureLock {
 
 impl StructureLock {
     pub(super) fn take(log: &Log) -> Result<Self> {
+        if log.options().access == Access::ReadOnly {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                "change groups",
+                "the log was opened for reading only; open it with write access",
+            )
+            .with("path", log.dir().display()));
+        }
         let groups = names::groups_dir(log);
         let io = |error| Error::io("lock groups", &groups, error);
         let storage = log.storage();

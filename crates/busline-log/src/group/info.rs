@@ -101,8 +101,13 @@ impl Group {
         let mut info = shared.read(GroupState::info)?;
         for member in &mut info.members {
             // Nobody lives across a restart of the machine.
-            member.alive &= shared.read(|state| state.boot_id == now.boot_id)?
-                && shared.dead_of(&[member.id])?.is_empty();
+            member.alive = shared.read(|state| state.boot_id == now.boot_id)?
+                && match shared.dead_of(&[member.id]) {
+                    Ok(dead) => dead.is_empty(),
+                    // Where no lock can be tried nobody can be told to be dead.
+                    Err(error) if error.kind() == ErrorKind::ReadOnly => true,
+                    Err(error) => return Err(error),
+                };
         }
         let main = &shared.main;
         let from = info.cursor.max(main.first_seq());

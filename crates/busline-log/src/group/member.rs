@@ -117,9 +117,11 @@ impl Member {
     /// What there is to take over; nothing when everybody lives and no time has come.
     fn look_around(&mut self, now: Now) -> Result<Option<Found>> {
         let shared = &self.group.shared;
+        // Those who hold nothing are looked after when somebody joins.
         let (others, due) = shared.read(|state| {
-            let others = state.members.keys().copied().filter(|&id| id != self.id);
-            (others.collect::<Vec<_>>(), state.is_due(now))
+            let others =
+                state.members.iter().filter(|&(&id, other)| id != self.id && other.held > 0);
+            (others.map(|(&id, _)| id).collect::<Vec<_>>(), state.is_due(now))
         })?;
         let dead = shared.dead_of(&others)?;
         self.probed_us = now.boot_us;
@@ -188,6 +190,8 @@ impl Member {
         storage
             .create_dir_all(&members)
             .map_err(|error| Error::io("join group", &members, error))?;
+        let known: Vec<u64> = txn.state().members.keys().copied().collect();
+        bury(txn, &shared.dead_of(&known)?)?;
         shared.sweep(txn, &members)?;
         let mut id = random_id();
         while txn.state().members.contains_key(&id) {

@@ -333,3 +333,43 @@ fn a_group_of_another_log_is_refused() {
     let error = Group::open(&second, "g", &GroupOptions::default(), world.now).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Foreign);
 }
+
+#[test]
+fn a_log_opened_for_reading_shows_its_groups_and_changes_none() {
+    let world = World::new();
+    world.publish_count(3);
+    let spec = GroupSpec { lifetime: Lifetime::Ephemeral, ..World::spec("gone") };
+    let other = world.other();
+    let (declared, member) =
+        Group::declare_and_join(&other.log, &spec, &other.options, other.now).unwrap();
+    let mut one = world.join("g");
+    assert_eq!(world.seqs(&mut one, 2).len(), 2);
+    drop((declared, member));
+    let options = crate::Options { access: crate::Access::ReadOnly, ..Default::default() };
+    let storage: std::sync::Arc<dyn Storage> = std::sync::Arc::new(world.storage.process());
+    let log = crate::Log::open(storage, Path::new("/log"), &options, 1).unwrap();
+    assert_eq!(log.groups().unwrap(), ["g", "gone"]);
+    assert_eq!(log.groups_floor(world.now).unwrap(), Some(0));
+    assert_eq!(log.collect_groups(world.now).unwrap(), [""; 0]);
+    let group = Group::open(&log, "g", &world.options, world.now).unwrap();
+    let info = group.info(world.now).unwrap();
+    assert_eq!((info.claimed, info.lag, info.members[0].alive), (2, 1, true));
+    let error = group.join(world.now).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    let error = Group::declare(&log, &World::spec("new"), &world.options, world.now).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+}
+
+#[test]
+fn who_joins_buries_the_dead() {
+    let world = World::new();
+    let other = world.other();
+    let _idle = other.join("g");
+    other.storage.kill();
+    let member = world.join("g");
+    let info = member.group().info(world.now).unwrap();
+    assert_eq!((info.members.len(), info.counters.members_died), (1, 1));
+    let dir = &member.group().shared.dir;
+    let files = world.storage.list(&dir.join("members")).unwrap();
+    assert_eq!(files, [format!("{:016x}", member.id())]);
+}
