@@ -1,0 +1,49 @@
+//! Progress bars: on a terminal only, and only for what lasts longer than a second.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::app::App;
+
+/// Nothing is shown before.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
+
+/// A bar that appears when it is worth it. On standard error; hidden unless that is a terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    started: Duration,
+    shown: bool,
+}
+
+impl Progress {
+    /// Of a known length, or counting.
+    pub(crate) fn new(app: &App, what: &'static str, length: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden());
+        let template = match length {
+            Some(_) => "{msg} {bar:30} {human_pos}/{human_len} {per_sec} {eta}",
+            None => "{msg} {human_pos} {per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Self { bar, started: app.clock.monotonic(), shown: false }
+    }
+
+    /// This much more is done.
+    pub(crate) fn advance(&mut self, app: &App, by: u64) {
+        self.bar.inc(by);
+        if !self.shown && app.clock.monotonic().saturating_sub(self.started) > SHOWN_AFTER {
+            self.shown = true;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

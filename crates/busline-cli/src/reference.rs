@@ -1,0 +1,284 @@
+//! The reference of the JSON lines: what `--help` and the man pages say, and what the tests check.
+
+use std::fmt::Write as _;
+
+use crate::exit;
+
+/// A field of a JSON line and what it says.
+type Field = (&'static str, &'static str);
+
+/// The JSON line of a verb.
+struct Entry {
+    verb: &'static str,
+    /// When such a line is printed.
+    when: &'static str,
+    fields: &'static [&'static [Field]],
+    notes: &'static str,
+}
+
+const RECORD: &[Field] = &[
+    ("topic", "the topic"),
+    ("offset", "its place in the log, a string; null where there is no log"),
+    ("time", "when the bus took it, RFC 3339"),
+    ("key", "its key"),
+    ("headers", "an object; a name that repeats has an array, bytes are {\"base64\": …}"),
+    ("content_type", "the media type, or null"),
+    ("message_id", "or null"),
+    ("conversation_id", "or null"),
+    ("correlation_id", "or null"),
+    ("reply_to", "or null"),
+    ("payload", "the payload, as payload_encoding says"),
+    (
+        "payload_encoding",
+        "json: the value itself, when it is valid JSON and the content type is JSON or absent; \
+         utf8: a string; base64: a string",
+    ),
+];
+
+const DELIVERY: &[Field] = &[
+    ("attempt", "which delivery of the message this is, counted from 1"),
+    ("outcome", "how it is settled: ack, retry or reject"),
+];
+
+const LETTER: &[Field] = &[
+    ("reason", "why it was rejected"),
+    ("origin_topic", "the topic that it was published to"),
+    ("origin_group", "the group that rejected it"),
+    ("origin_offset", "its place in that topic"),
+    ("attempt", "the delivery that was rejected, counted from 1"),
+    ("redrives", "how often it was put back before"),
+    ("rejected_at", "when it was rejected, RFC 3339"),
+];
+
+const GROUP: &[Field] = &[
+    ("topic", "its topic"),
+    ("group", "its name"),
+    ("patterns", "which keys it gets; empty for every key"),
+    ("lag", "records not looked at yet, also those that the patterns pass over"),
+    ("in_flight", "delivered and not settled"),
+    ("waiting", "waiting for a retry"),
+    ("oldest_unsettled", "when the oldest unsettled message was stored, or null"),
+    ("floor", "the offset from which on it keeps records from being removed, or null"),
+    ("members", "living members"),
+    ("delivered", "deliveries, redeliveries included"),
+    ("redelivered", "deliveries beyond the first of their message"),
+    ("acked", "settled as done"),
+    ("rejected", "settled as rejected, or out of attempts"),
+    ("broadcast", "whether it is temporary"),
+    ("attempts_max", "the bound on attempts, or null"),
+];
+
+const CHANGE: &[Field] = &[
+    ("topic", "the topic"),
+    ("group", "the group, or null"),
+    ("to", "the position it was moved to, or null"),
+    ("messages", "how many unsettled messages (of a topic: records) it concerns"),
+    ("status", "reset or deleted; with --dry-run would_reset or would_delete"),
+];
+
+const DEAD_CHANGE: &[Field] = &[
+    ("queue", "the dead-letter topic"),
+    ("status", "redriven or purged; with --dry-run would_redrive or would_purge"),
+    ("matched", "letters that the filter chose"),
+    ("done", "letters that were put back or dropped"),
+    ("refused", "letters left where they are: put back --max-redrives times, or of unknown origin"),
+    ("remaining", "letters that are still there"),
+    ("reasons", "an object: how many of the chosen letters had which reason"),
+];
+
+const ENTRIES: &[Entry] = &[
+    Entry {
+        verb: "publish",
+        when: "one a message, in order, once it is on the bus",
+        fields: &[&[
+            ("topic", "the topic"),
+            ("key", "the key"),
+            ("offset", "its place in the log, a string; null where there is no log"),
+            ("status", "stored or unroutable"),
+        ]],
+        notes: "Exits with 0 only when every receipt is in. With --lines a line that cannot be \
+                published ends it: the error names the line and how many were stored before.",
+    },
+    Entry { verb: "read", when: "one a record", fields: &[RECORD], notes: "" },
+    Entry {
+        verb: "consume",
+        when: "one a delivery, before it is settled",
+        fields: &[RECORD, DELIVERY],
+        notes: "A group that exists is joined as it is unless --pattern is given; then it must \
+                have these patterns.",
+    },
+    Entry {
+        verb: "topics",
+        when: "one a topic",
+        fields: &[&[
+            ("topic", "its name"),
+            ("messages", "records kept"),
+            ("bytes", "bytes they take where they are stored"),
+            ("earliest", "the offset of the oldest record kept, or null"),
+            ("end", "the place behind the newest record, or null"),
+            ("groups", "how many groups it has"),
+            ("retention", "an object: age_ms_max, bytes_max (null: no bound), ignore_groups"),
+        ]],
+        notes: "",
+    },
+    Entry { verb: "groups", when: "one a group", fields: &[GROUP], notes: "" },
+    Entry { verb: "group reset", when: "one", fields: &[CHANGE], notes: "" },
+    Entry { verb: "group delete", when: "one", fields: &[CHANGE], notes: "" },
+    Entry { verb: "topic delete", when: "one", fields: &[CHANGE], notes: "" },
+    Entry {
+        verb: "dead list",
+        when: "one a letter, oldest first",
+        fields: &[
+            &[
+                ("topic", "the dead-letter topic"),
+                ("offset", "its place there"),
+                ("time", "when it got there, RFC 3339"),
+                ("key", "its key, unchanged"),
+                ("message_id", "its message id, unchanged, or null"),
+                ("payload_bytes", "the length of the payload"),
+            ],
+            LETTER,
+        ],
+        notes: FILTER,
+    },
+    Entry {
+        verb: "dead show",
+        when: "one a letter, oldest first",
+        fields: &[RECORD, LETTER],
+        notes: FILTER,
+    },
+    Entry { verb: "dead redrive", when: "one", fields: &[DEAD_CHANGE], notes: REDRIVE },
+    Entry { verb: "dead purge", when: "one", fields: &[DEAD_CHANGE], notes: FILTER },
+    Entry {
+        verb: "log verify",
+        when: "one a log",
+        fields: &[VERIFIED],
+        notes: "A tail that a killed process left unfinished is no damage: it is cut off when the \
+                log is opened for writing, and never held a receipted message.",
+    },
+    Entry { verb: "log repair", when: "one a log", fields: &[REPAIRED], notes: "" },
+    Entry {
+        verb: "doctor",
+        when: "one",
+        fields: &[&[
+            ("bus", "its URL, secrets hidden"),
+            ("reachable", "whether it could be opened"),
+            ("version", "the version of this tool"),
+            ("profile", "transport, broker and dialect, or null"),
+            ("durability", "what a receipt survives: memory, process, power or replicated"),
+            ("order_scope", "topic or key"),
+            ("lease", "how long a member may hold a delivery"),
+            ("limits", "an object: the bounds on messages"),
+            (
+                "capabilities",
+                "an array of {\"promise\", \"support\", \"note\"}: native, emulated, refused",
+            ),
+            ("checks", "an array of {\"check\", \"ok\", \"found\", \"do\"}"),
+        ]],
+        notes: "Exit code 1 when a check found a problem, that of the error when the bus cannot be \
+                opened.",
+    },
+    Entry {
+        verb: "bench",
+        when: "one",
+        fields: &[&[
+            ("bus", "its URL"),
+            ("durability", "what a receipt survives"),
+            ("messages", "how many messages"),
+            ("payload_bytes", "bytes of a payload"),
+            ("batch_size", "messages sent at a time"),
+            ("rows", "an array of {\"figure\", \"value\", \"unit\", \"of\"}; of is bus or machine"),
+        ]],
+        notes: "",
+    },
+    Entry {
+        verb: "demo",
+        when: "one",
+        fields: &[&[
+            ("bus", "its URL"),
+            ("durability", "what a receipt survives"),
+            ("published", "receipts of the publisher"),
+            ("stored", "records read back from the topic"),
+            ("groups", "an array, one object a group: see groups in the table"),
+            (
+                "killed",
+                "the process killed: pid and how many deliveries it held; null when no record matched",
+            ),
+            ("redelivered", "deliveries beyond the first of their message, all groups"),
+            ("dead_lettered", "letters read from the dead-letter topics"),
+            ("reasons", "an object: how many letters had which reason"),
+            ("duplicates", "messages stored, or settled by a group, more than once"),
+            ("lost", "messages receipted that are not in the log, or that a group did not settle"),
+            ("broadcast", "what the ticker saw"),
+            ("messages_per_second", "from the first record's time to the last settle"),
+            ("bytes_on_disk", "bytes of all topics"),
+            ("elapsed_ms", "from start to end"),
+            ("takeover_ms", "from SIGKILL to the first redelivery, or null"),
+            ("ok", "whether every figure adds up"),
+        ]],
+        notes: "Exit code 1 when a message was lost or a figure does not add up.",
+    },
+];
+
+const VERIFIED: &[Field] = &[
+    ("directory", "the directory of the log"),
+    ("topic", "its topic, or null"),
+    ("records", "records that are whole"),
+    ("bytes", "bytes that were checked"),
+    ("segments", "segment files"),
+    ("status", "ok, torn_tail or damaged"),
+    ("damage", "an array of objects: what is damaged, where"),
+];
+
+const REPAIRED: &[Field] = &[
+    ("directory", "the directory of the log"),
+    ("topic", "its topic, or null"),
+    ("status", "ok (nothing to do) or repaired"),
+    ("bytes_cut", "bytes of a torn tail that were cut off"),
+    ("bytes_dropped", "bytes of damaged records that were dropped"),
+];
+
+const FILTER: &str = "\
+A filter compares fields of the JSON line with ==, !=, <, <=, >, >= or ~ (a key pattern), joined by \
+and, or, not and parentheses, as: key ~ 'quake.*.strong' and attempt > 2 and headers.source == 'a'. \
+payload.a.b leads into a JSON payload; quote a name with other signs: headers.'x.y'.";
+
+const REDRIVE: &str = "\
+Each letter is published to its origin, for the group that had rejected it, and removed after that \
+receipt: a crash between the two duplicates, it never loses. Exit code 1 when letters were refused. \
+A filter is written as for `dead list`.";
+
+/// What stands below the options in the help of a verb.
+pub(crate) fn text(verb: &str) -> String {
+    let mut text = String::new();
+    if let Some(entry) = ENTRIES.iter().find(|entry| entry.verb == verb) {
+        let _ = writeln!(text, "JSON lines (--json): {}", entry.when);
+        let fields = entry.fields.iter().flat_map(|part| part.iter());
+        let width = fields.clone().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, says) in fields {
+            let _ = writeln!(text, "  {name:width$}  {says}");
+        }
+        text.push('\n');
+        if !entry.notes.is_empty() {
+            let _ = writeln!(text, "{}\n", entry.notes);
+        }
+    }
+    text + exit::TABLE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_named_once_a_verb() {
+        for entry in ENTRIES {
+            let mut names: Vec<_> = entry.fields.iter().flat_map(|part| part.iter()).collect();
+            let all = names.len();
+            names.sort();
+            names.dedup_by_key(|(name, _)| *name);
+            assert_eq!(names.len(), all, "{}", entry.verb);
+            assert!(text(entry.verb).contains(entry.when));
+        }
+    }
+}
