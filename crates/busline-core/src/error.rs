@@ -197,6 +197,13 @@ impl std::error::Error for Error {
     }
 }
 
+/// A value that is already parsed fits wherever one that must be parsed does.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
