@@ -295,10 +295,17 @@ impl TopicLog {
         if let Some(group) = groups.get(name) {
             return Ok(group.clone());
         }
-        let group = Group::open(&self.log, name.as_str(), &GroupOptions::default(), self.now());
-        let group = group.map_err(|error| self.group_error(name, error))?;
-        groups.insert(name.clone(), group.clone());
-        Ok(group)
+        match Group::open(&self.log, name.as_str(), &GroupOptions::default(), self.now()) {
+            Ok(group) => {
+                groups.insert(name.clone(), group.clone());
+                Ok(group)
+            }
+            Err(error) => {
+                // Naming the error forgets the group, which takes the lock.
+                drop(groups);
+                Err(self.group_error(name, error))
+            }
+        }
     }
 
     /// Keeps a group that was just declared.
