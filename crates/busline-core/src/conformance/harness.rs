@@ -34,11 +34,25 @@ pub trait Rig: Send + Sync {
         let _ = by;
     }
 
-    /// Restarts the broker: every session ends, and what is stored stays. `Refused` where there
-    /// is no broker, or none that can be restarted; the cases about it are skipped then.
-    fn restart_broker(&self) -> BoxFuture<'_, Result<()>> {
+    /// Stops the broker: every session ends, new ones fail with `Disconnected`, and what is stored
+    /// stays. `Refused` where there is no broker, or none that can be stopped; the cases about it
+    /// are skipped then.
+    fn stop_broker(&self) -> BoxFuture<'_, Result<()>> {
         let way_out = "nothing can end its sessions";
-        Box::pin(ready(Err(Error::refused("broker to restart", "this harness", way_out))))
+        Box::pin(ready(Err(Error::refused("broker to stop", "this harness", way_out))))
+    }
+
+    /// Starts the broker after [`Rig::stop_broker`].
+    fn start_broker(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    /// Restarts the broker; stops and starts it unless there is a quicker way.
+    fn restart_broker(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.stop_broker().await?;
+            self.start_broker().await
+        })
     }
 
     /// Ends a session as the death of its process would: nothing is flushed or told.

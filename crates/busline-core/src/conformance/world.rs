@@ -260,12 +260,17 @@ impl World {
 
     /// Restarts the broker, or skips the case.
     pub async fn restart_broker(&self) -> Result<(), Failure> {
-        match self.rig.restart_broker().await {
-            Err(error) if error.kind() == ErrorKind::Refused => {
-                Err(Failure::skip(error.to_string()))
-            }
-            result => Ok(result?),
-        }
+        skip_refused(self.rig.restart_broker().await)
+    }
+
+    /// Stops the broker, or skips the case.
+    pub async fn stop_broker(&self) -> Result<(), Failure> {
+        skip_refused(self.rig.stop_broker().await)
+    }
+
+    /// Starts the broker again.
+    pub async fn start_broker(&self) -> Result<(), Failure> {
+        Ok(self.rig.start_broker().await?)
     }
 
     /// Ends a session as the death of its process would.
@@ -377,6 +382,14 @@ async fn within<T>(
 ) -> Result<T, Failure> {
     let waited = tokio::time::timeout(patience, future).await;
     waited.map_err(|_| Failure::new(format!("waited {patience:?} for {what}, which did not come")))
+}
+
+/// What the harness cannot do is skipped, and says so.
+fn skip_refused(done: crate::Result<()>) -> Result<(), Failure> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::Refused => Err(Failure::skip(error.to_string())),
+        result => Ok(result?),
+    }
 }
 
 /// A message with an empty key.

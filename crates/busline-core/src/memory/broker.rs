@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::transport::SessionEvent;
 /// Everything that the sessions of one bus share.
 pub(super) struct Broker {
     pub(super) options: MemoryOptions,
+    /// Whether somebody holds the handle that can end sessions.
+    pub(super) faults: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -29,7 +32,7 @@ pub(super) struct Now {
 impl Broker {
     pub(super) fn new(options: MemoryOptions) -> Self {
         let state = Mutex::new(State::new(&options));
-        Self { options, state }
+        Self { options, faults: AtomicBool::new(false), state }
     }
 
     pub(super) fn now(&self) -> Now {
@@ -57,11 +60,17 @@ impl Broker {
         state.tick(group, now);
     }
 
-    /// Sleeps until a moment of the monotonic clock, or some long time when there is none.
+    /// Sleeps until a moment of the monotonic clock, but no longer than some long time; without
+    /// a moment for ever.
     pub(super) async fn sleep_until(&self, due: Option<Duration>) {
         let clock = &self.options.clock;
-        let bound = clock.monotonic().saturating_add(WAIT_MAX);
-        clock.sleep_until(due.unwrap_or(bound).min(bound)).await;
+        match due {
+            Some(due) => {
+                let bound = clock.monotonic().saturating_add(WAIT_MAX);
+                clock.sleep_until(due.min(bound)).await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

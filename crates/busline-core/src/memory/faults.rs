@@ -53,7 +53,7 @@ impl MemoryBroker {
                 drop(queued.permit);
                 queued.receipt.send(published);
                 if let Some(topic) = topic {
-                    state.wake(topic);
+                    state.grown(topic, now);
                 }
             }
         }

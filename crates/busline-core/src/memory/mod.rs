@@ -32,7 +32,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -94,8 +94,6 @@ impl MemoryOptions {
 pub struct MemoryTransport {
     name: Option<Arc<str>>,
     broker: Arc<Broker>,
-    /// Whether somebody holds the handle that can end sessions.
-    faults: Arc<AtomicBool>,
 }
 
 /// The named buses that somebody holds.
@@ -135,14 +133,14 @@ impl MemoryTransport {
     }
 
     /// The handle for tests that ends sessions, refuses, blocks and nacks. From now on
-    /// [`Transport::may_disconnect`] is true.
+    /// [`Transport::may_disconnect`] is true for every transport onto this bus.
     pub fn broker(&self) -> MemoryBroker {
-        self.faults.store(true, Ordering::Release);
+        self.broker.faults.store(true, Ordering::Release);
         MemoryBroker::new(Arc::clone(&self.broker))
     }
 
     fn of(name: Option<Arc<str>>, broker: Arc<Broker>) -> Self {
-        Self { name, broker, faults: Arc::default() }
+        Self { name, broker }
     }
 }
 
@@ -163,7 +161,7 @@ impl Transport for MemoryTransport {
     }
 
     fn may_disconnect(&self) -> bool {
-        self.faults.load(Ordering::Acquire)
+        self.broker.faults.load(Ordering::Acquire)
     }
 }
 

@@ -102,8 +102,10 @@ impl MemorySession {
         }
         touched.sort();
         touched.dedup();
-        for topic in touched.iter().filter_map(|topic| state.names.get(topic)) {
-            state.wake(*topic);
+        for topic in touched {
+            if let Some(topic) = state.names.get(&topic).copied() {
+                state.grown(topic, now);
+            }
         }
         Ok(receipts)
     }

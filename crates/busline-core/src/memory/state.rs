@@ -179,7 +179,7 @@ impl State {
         }
     }
 
-    /// Takes one message; who waits is not woken yet.
+    /// Takes one message; see [`State::grown`] for what is to be done behind a batch.
     pub(super) fn store(&mut self, message: Message, mandatory: bool, now: Now) -> Published {
         if self.faults.nacks > 0 {
             self.faults.nacks -= 1;
@@ -200,7 +200,6 @@ impl State {
             None => log.append(message, now.wall),
         };
         let offset = log.offset(number);
-        self.trim(id, now);
         Ok(Receipt::Stored { offset: Some(offset) })
     }
 
@@ -212,8 +211,9 @@ impl State {
         log.trim(floor, now.wall);
     }
 
-    /// Wakes who waits for records of a topic.
-    pub(super) fn wake(&self, topic: u64) {
+    /// After records came: lets go of what retention does not keep, and wakes who waits.
+    pub(super) fn grown(&mut self, topic: u64, now: Now) {
+        self.trim(topic, now);
         let Some(log) = self.topics.get(&topic) else { return };
         log.changed.notify_waiters();
         for group in log.groups.values().filter_map(|id| self.groups.get(id)) {
@@ -315,8 +315,7 @@ impl State {
         if let Some(log) = self.topics.get_mut(&topic) {
             log.append(letter, now.wall);
         }
-        self.trim(topic, now);
-        self.wake(topic);
+        self.grown(topic, now);
         Ok(())
     }
 

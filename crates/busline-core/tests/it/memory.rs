@@ -50,8 +50,14 @@ impl Rig for MemoryRig {
         self.clock.advance(by);
     }
 
-    fn restart_broker(&self) -> BoxFuture<'_, Result<()>> {
+    fn stop_broker(&self) -> BoxFuture<'_, Result<()>> {
+        self.transport.broker().refuse_connects(true);
         self.transport.broker().restart();
+        Box::pin(ready(Ok(())))
+    }
+
+    fn start_broker(&self) -> BoxFuture<'_, Result<()>> {
+        self.transport.broker().refuse_connects(false);
         Box::pin(ready(Ok(())))
     }
 

@@ -17,6 +17,7 @@ mod receipts;
 mod reconnect;
 mod replay;
 mod requests;
+mod retention;
 mod settle;
 mod takeover;
 mod unroutable;
@@ -40,6 +41,7 @@ const ALL: &[&[Case]] = &[
     gate::CASES,
     unroutable::CASES,
     replay::CASES,
+    retention::CASES,
     reconnect::CASES,
     close::CASES,
     limits::CASES,

@@ -26,6 +26,10 @@ registry! {
         "A reader of a link reads on where it was after a restart of the broker." also Replay;
     Reconnect what_was_settled_stays_settled
         "What was acked before a restart of the broker does not come again.";
+    Reconnect a_publisher_waits_while_the_broker_is_away
+        "A publish while the broker is away is accepted and receipted once it is back.";
+    Reconnect a_consumer_waits_while_the_broker_is_away
+        "A subscription waits while the broker is away, and goes on once it is back.";
 }
 
 async fn an_ended_session_says_so(world: World) -> Outcome {
@@ -195,6 +199,41 @@ async fn a_reader_goes_on(world: World) -> Outcome {
         world.restart_broker().await?;
     }
     Ok(())
+}
+
+async fn a_publisher_waits_while_the_broker_is_away(world: World) -> Outcome {
+    let topic = world.topic("t")?;
+    let link = linked(&world, &topic).await?;
+    publish(&world, &link, &topic, "before").await?;
+    world.stop_broker().await?;
+    let texts = numbered(5);
+    let sending = async {
+        for text in &texts {
+            publish(&world, &link, &topic, text).await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    let mut sending = Box::pin(sending);
+    let away = tokio::time::timeout(world.grace(), &mut sending).await;
+    check!(away.is_err(), "publishing ended while the broker was away: {away:?}");
+    world.start_broker().await?;
+    world.within("receipts after the broker was away", sending).await??;
+    let mut stream = join(&world, &link, &topic).await?;
+    until_all(&world, &mut stream, &texts).await
+}
+
+async fn a_consumer_waits_while_the_broker_is_away(world: World) -> Outcome {
+    let topic = world.topic("t")?;
+    let link = linked(&world, &topic).await?;
+    let mut stream = join(&world, &link, &topic).await?;
+    publish(&world, &link, &topic, "before").await?;
+    until_all(&world, &mut stream, &["before".to_owned()]).await?;
+    world.stop_broker().await?;
+    let away = tokio::time::timeout(world.grace(), stream.next()).await;
+    check!(away.is_err(), "the subscription ended while the broker was away: {away:?}");
+    world.start_broker().await?;
+    publish(&world, &link, &topic, "after").await?;
+    until_all(&world, &mut stream, &["after".to_owned()]).await
 }
 
 async fn what_was_settled_stays_settled(world: World) -> Outcome {

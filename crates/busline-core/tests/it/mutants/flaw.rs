@@ -244,6 +244,11 @@ flaws! {
     /// All readers of a session share one place.
     ReadersShareAPlace => "several_readers_do_not_disturb_one_another";
 
+    /// Retention takes what groups need.
+    RetentionTakesAll => "retention_spares_what_a_group_needs";
+    /// Reading what was removed starts at what is there.
+    ReadsPastTheRemoved => "what_retention_removed_is_refused";
+
     /// A session does not tell that it has ended.
     EndsSilently => "an_ended_session_says_so";
     /// A session that ended reports another kind of error.
@@ -258,6 +263,11 @@ flaws! {
     ReadersReopenAtTheEnd => "a_reader_goes_on";
     /// After a restart everything comes again.
     RestartReplays => "what_was_settled_stays_settled";
+
+    /// A broker that is away is taken for one that is gone, by publishers.
+    PublishersGiveUp => "a_publisher_waits_while_the_broker_is_away";
+    /// A broker that is away is taken for one that is gone, by consumers.
+    ConsumersGiveUp => "a_consumer_waits_while_the_broker_is_away";
 
     /// What was accepted and not receipted is dropped by a close.
     CloseDropsMessages => "closing_flushes_receipts";

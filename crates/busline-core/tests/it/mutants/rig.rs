@@ -13,8 +13,8 @@ use busline_core::transport::{
     TopicSpec, Topology, Transport,
 };
 use busline_core::{
-    Capabilities, Capability, Clock, Delivery, Durability, Limits, ManualClock, Message, Offset,
-    Outcome, Patterns, Position, Result, Support, Timestamp,
+    Capabilities, Capability, Clock, Delivery, Durability, Error, ErrorKind, Limits, ManualClock,
+    Message, Offset, Outcome, Patterns, Position, Result, Support, Timestamp,
 };
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -119,7 +119,7 @@ impl fmt::Debug for Shared {
 
 /// The result of something on the memory transport that never waits.
 pub(super) fn now<T>(future: BoxFuture<'_, Result<T>>) -> Result<T> {
-    let waited = || Err(busline_core::Error::new(busline_core::ErrorKind::Other, "it waited"));
+    let waited = || Err(Error::new(ErrorKind::Other, "it waited"));
     future.now_or_never().unwrap_or_else(waited)
 }
 
@@ -159,6 +159,17 @@ impl Rig for BrokenRig {
 
     fn advance(&self, by: Duration) {
         self.0.clock.advance(by);
+    }
+
+    fn stop_broker(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.memory.broker().refuse_connects(true);
+        self.0.memory.broker().restart();
+        Box::pin(ready(Ok(())))
+    }
+
+    fn start_broker(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.memory.broker().refuse_connects(false);
+        Box::pin(ready(Ok(())))
     }
 
     fn restart_broker(&self) -> BoxFuture<'_, Result<()>> {
@@ -249,7 +260,14 @@ impl Transport for BrokenTransport {
 
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         Box::pin(async move {
-            let inner = self.0.memory.connect(connect).await?;
+            let role = connect.role;
+            let inner = self.0.memory.connect(connect).await.map_err(|error| {
+                let fatal = match role {
+                    Role::Publish => self.0.has(Flaw::PublishersGiveUp),
+                    Role::Consume => self.0.has(Flaw::ConsumersGiveUp),
+                };
+                if fatal { Error::new(ErrorKind::Other, "it does not answer") } else { error }
+            })?;
             let session: Arc<dyn Session> =
                 Arc::new(BrokenSession::new(inner, Arc::clone(&self.0)));
             Ok(session)

@@ -66,6 +66,11 @@ impl BrokenSession {
     async fn declare_flawed(&self, topology: &Topology) -> Result<()> {
         let mut altered = topology.clone();
         altered.groups = altered.groups.into_iter().map(|spec| self.alter_group(spec)).collect();
+        for topic in &mut altered.topics {
+            if let Some(retention) = &mut topic.retention {
+                retention.ignore_groups |= self.shared.has(Flaw::RetentionTakesAll);
+            }
+        }
         altered.mode = match altered.mode {
             TopologyMode::Verify if self.shared.has(Flaw::VerifyCreates) => TopologyMode::Create,
             TopologyMode::Assume if self.shared.has(Flaw::AssumeCreates) => TopologyMode::Create,
@@ -94,8 +99,9 @@ impl BrokenSession {
 
     /// Whether a wrong offset is taken all the same.
     pub(super) fn takes(&self, error: &Error) -> bool {
-        error.kind() == ErrorKind::Limit
-            && self.shared.has_any(&[Flaw::TakesForeignOffsets, Flaw::TakesOffsetsBeyond])
+        error.kind() == ErrorKind::NotFound && self.shared.has(Flaw::ReadsPastTheRemoved)
+            || error.kind() == ErrorKind::Limit
+                && self.shared.has_any(&[Flaw::TakesForeignOffsets, Flaw::TakesOffsetsBeyond])
     }
 
     /// What becomes of a subscription before it is opened.
