@@ -36,13 +36,14 @@ pub struct GroupSpec<'a> {
 pub struct GroupOptions {
     /// With so many unsettled records no new ones are handed out until some are settled.
     pub unsettled_max: u64,
-    /// How far the group's log grows before it is replaced by a snapshot, in bytes.
+    /// How far the group's log grows before it is replaced by a snapshot, in bytes: what opening the
+    /// group has to read at most, unless the snapshot itself is larger.
     pub snapshot_bytes: u64,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { unsettled_max: 1 << 20, snapshot_bytes: 4 << 20 }
+        Self { unsettled_max: 1 << 20, snapshot_bytes: 1 << 20 }
     }
 }
 

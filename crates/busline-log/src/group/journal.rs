@@ -38,6 +38,8 @@ pub(super) struct Core {
     applied: u64,
     /// The state may have run ahead of the log: it is to be read again.
     stale: bool,
+    /// The state is being read from the start.
+    loading: bool,
     /// Parts of a snapshot read so far.
     parts: Vec<u8>,
     snapshot_bytes: u64,
@@ -53,6 +55,7 @@ impl Core {
             scanner: journal.scanner(),
             applied: 0,
             stale: true,
+            loading: true,
             parts: Vec::new(),
             snapshot_bytes: 0,
             bytes_since_snapshot: 0,
@@ -71,10 +74,20 @@ impl Core {
                 return Ok(());
             }
             match self.replay() {
-                Err(error) if matches!(error.kind(), ErrorKind::Removed { .. }) => {
-                    self.restart()?
+                Ok(()) => {
+                    if std::mem::take(&mut self.loading) {
+                        // Its buffer is only worth keeping by those who follow what others do.
+                        self.scanner = journal.scanner();
+                    }
+                    return Ok(());
                 }
-                other => return other.inspect_err(|_| self.stale = true),
+                Err(error) if matches!(error.kind(), ErrorKind::Removed { .. }) => {
+                    self.restart()?;
+                }
+                Err(error) => {
+                    self.stale = true;
+                    return Err(error);
+                }
             }
         }
         Err(Error::new(
@@ -92,6 +105,7 @@ impl Core {
         self.bytes_since_snapshot = 0;
         self.applied = self.scanner.seek_first()?;
         self.stale = false;
+        self.loading = true;
         Ok(())
     }
 

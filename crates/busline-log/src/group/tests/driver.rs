@@ -116,12 +116,14 @@ fn settle(
     let mut items = Vec::new();
     let mut rest = Vec::new();
     for held in hands.0.drain(..) {
-        let how = match dice.roll(8) {
+        let how = match dice.roll(9) {
             0 => Settlement::Park { delay_us: dice.roll(30) },
             1 => Settlement::Release { counted: true },
             2 => Settlement::Release { counted: false },
             3 => Settlement::Reject,
             4..=5 => Settlement::Ack,
+            // A lease that may run out before the member comes back to it.
+            6 => Settlement::Renew { lease_us: dice.roll(90) },
             _ => {
                 rest.push(held);
                 continue;
@@ -132,17 +134,22 @@ fn settle(
     hands.0 = rest;
     let settles: Vec<Settle> = items
         .iter()
-        .map(|((claim, seq, _), how)| Settle {
-            claim: *claim,
-            seqs: SeqRange::one(*seq),
-            how: *how,
+        .map(|((claim, seq, _), how)| {
+            let seqs = SeqRange::one(*seq);
+            Settle { claim: *claim, seqs, how: *how }
         })
         .collect();
     let mut lost = Vec::new();
     group.settle(&settles, world.now, &mut lost)?;
-    assert_eq!(lost, []);
-    for ((_, _, value), how) in items {
-        ledger.settled(value, how);
+    let lost: BTreeSet<usize> = lost.iter().map(|lost| lost.item).collect();
+    for (item, ((claim, seq, value), how)) in items.into_iter().enumerate() {
+        if lost.contains(&item) {
+            continue;
+        }
+        ledger.settled(value.clone(), how);
+        if matches!(how, Settlement::Renew { .. }) {
+            hands.0.push((claim, seq, value));
+        }
     }
     Ok(())
 }
