@@ -40,6 +40,8 @@ pub(super) struct Core {
     stale: bool,
     /// The state is being read from the start.
     loading: bool,
+    /// The reserve was spent.
+    tight: bool,
     /// Parts of a snapshot read so far.
     parts: Vec<u8>,
     snapshot_bytes: u64,
@@ -56,6 +58,7 @@ impl Core {
             applied: 0,
             stale: true,
             loading: true,
+            tight: false,
             parts: Vec::new(),
             snapshot_bytes: 0,
             bytes_since_snapshot: 0,
@@ -335,10 +338,9 @@ impl<'a> Txn<'a> {
             return Ok(false);
         }
         let bytes = self.core.batch.body_len() as u64 + RECORD_BYTES_EXTRA;
-        let mut tight = false;
         let appended = match self.guard.append(&mut self.core.batch, self.wall_us) {
             Err(error) if error.kind() == ErrorKind::Full && reserve::spend(self.journal) => {
-                tight = true;
+                self.core.tight = true;
                 self.guard.append(&mut self.core.batch, self.wall_us)?
             }
             other => other?,
@@ -355,7 +357,7 @@ impl<'a> Txn<'a> {
             || after.config_epoch != before.config_epoch
             || after.resets != before.resets
             || after.life != before.life;
-        self.compact(tight);
+        self.compact();
         Ok(ring)
     }
 
@@ -382,19 +384,20 @@ impl<'a> Txn<'a> {
     ///
     /// The transaction before it stands, whatever happens here: a failure only means that the log
     /// stays longer, and a poisoned one tells the next who writes.
-    fn compact(&mut self, tight: bool) {
+    fn compact(&mut self) {
         let core = &mut *self.core;
-        let longest = self.options.snapshot_bytes.max(core.snapshot_bytes.saturating_mul(2));
-        if core.state.life != Life::Live || (core.bytes_since_snapshot < longest && !tight) {
+        let longest = core.snapshot_bytes.saturating_mul(2).max(match core.tight {
+            false => self.options.snapshot_bytes,
+            true => self.options.snapshot_bytes.min(reserve::SNAPSHOT_BYTES),
+        });
+        if core.state.life != Life::Live || core.bytes_since_snapshot < longest {
             return;
         }
         core.bytes_since_snapshot = 0;
-        match self.write_snapshot() {
-            Ok(()) if self.core.state.lifetime != Some(Lifetime::Ephemeral) => {
-                reserve::fill(self.journal);
-            }
-            Ok(()) => {}
-            Err(_) => self.core.batch.clear(),
+        if self.write_snapshot().is_err() {
+            self.core.batch.clear();
+        } else if self.core.state.lifetime != Some(Lifetime::Ephemeral) {
+            self.core.tight = !reserve::fill(self.journal);
         }
     }
 

@@ -1,9 +1,9 @@
 //! Space kept for the time when there is none: settling goes on while the disk is full.
 //!
 //! A file of this size lies in each lasting group's directory. When an append finds the medium full
-//! the file is removed, the append repeated, and the group's log compacted at once, which gives back
-//! more than it takes; then the file is written anew. Somebody else may be quicker to take the space:
-//! it is a help, no promise.
+//! the file is removed and the append repeated; from then on the group's log is compacted long before
+//! it took as much, which gives back what it takes, until there is room for the file again. Somebody
+//! else may be quicker to take the space: it is a help, no promise.
 
 use crate::Log;
 use crate::storage::OpenMode;
@@ -11,12 +11,15 @@ use crate::storage::OpenMode;
 const FILE: &str = "reserve";
 const BYTES: usize = 64 << 10;
 
-/// Makes sure that the reserve is there, if there is room for it.
-pub(super) fn fill(journal: &Log) {
+/// How far a group's log grows while its reserve is spent, before it is compacted.
+pub(super) const SNAPSHOT_BYTES: u64 = BYTES as u64 / 4;
+
+/// Makes sure that the reserve is there; false when there is no room for it.
+pub(super) fn fill(journal: &Log) -> bool {
     let path = journal.dir().join(FILE);
-    let Ok(file) = journal.storage().open(&path, OpenMode::Create) else { return };
+    let Ok(file) = journal.storage().open(&path, OpenMode::Create) else { return false };
     if file.len().is_ok_and(|len| len == BYTES as u64) {
-        return;
+        return true;
     }
     // Bytes that no file system stores in less room than they have.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -27,10 +30,12 @@ pub(super) fn fill(journal: &Log) {
         state.to_le_bytes()
     });
     let bytes: Vec<u8> = noise.take(BYTES / 8).flatten().collect();
-    if file.write_all_at(&bytes, 0).is_err() {
-        drop(file);
+    let filled = file.write_all_at(&bytes, 0).is_ok();
+    drop(file);
+    if !filled {
         let _ = journal.storage().remove(&path);
     }
+    filled
 }
 
 /// Gives the reserve back to the medium; false when there was none.

@@ -97,7 +97,8 @@ fn on_a_full_disk_the_reserve_keeps_a_group_going() {
     assert!(journal.first_seq() > 0, "it was compacted for want of space");
     let info = world.other().open("g").info(world.now).unwrap();
     assert_eq!((info.counters.acked, info.lag), (2_000, 0));
-    assert!(faulty.plan().hits() > 2);
+    let hits = faulty.plan().hits();
+    assert!((2..200).contains(&hits), "it met the end {hits} times");
 }
 
 #[test]
