@@ -1,5 +1,9 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, each step run whatever failed before.
 
+use std::path::Path;
+
+use serde_json::Value;
+
 use crate::shell::{Steps, cargo};
 use crate::workspace::Workspace;
 use crate::{Result, deny, examples, features, shell, test, tidy, workspace};
@@ -14,7 +18,7 @@ pub(crate) fn run() -> Result<()> {
     documents(&mut steps);
     steps.step("examples", || examples::run(&workspace).map(|()| None));
     steps.step("dependencies", || deny::run(&workspace.target));
-    steps.step("demo", demo);
+    steps.step("demo", || demo(&workspace.target).map(|()| None));
     steps.step("bench runs", || {
         let quick = ["--quick", "--repetitions", "1"];
         crate::program("bench", true, &quick).map(|()| None)
@@ -53,7 +57,56 @@ fn documents(steps: &mut Steps) {
     });
 }
 
-/// The README's first command.
-fn demo() -> Result<Option<String>> {
-    shell::run(&mut cargo(["run", "--release", "--", "demo"])).map(|()| None)
+/// The README's first command, with figures that a program can check.
+fn demo(target: &Path) -> Result<()> {
+    let keep = target.join("ci-demo");
+    let remove = || match std::fs::remove_dir_all(&keep) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot remove {}: {error}", keep.display()))
+        }
+        _ => Ok(()),
+    };
+    remove()?;
+    let mut run = cargo(["run", "--release", "--", "--json", "demo", "--keep"]);
+    let printed = shell::output(run.arg(&keep))?;
+    print!("{printed}");
+    check_demo(&printed)?;
+    remove()
+}
+
+/// The demo judges itself by its exit code; these are what it must not be wrong about.
+fn check_demo(printed: &str) -> Result<()> {
+    let demo: Value = serde_json::from_str(printed.trim())
+        .map_err(|error| format!("the demo printed something else than one JSON line: {error}"))?;
+    let figure = |name: &str| demo[name].as_u64().ok_or_else(|| format!("the demo has no {name}"));
+    let (published, stored) = (figure("published")?, figure("stored")?);
+    if demo["ok"] != true || figure("lost")? != 0 || published == 0 || stored != published {
+        return Err("the figures of the demo do not add up".to_owned());
+    }
+    if figure("redelivered")? == 0 || figure("dead_lettered")? == 0 {
+        return Err("the demo showed no takeover or no dead letter".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_must_add_up() {
+        let good =
+            r#"{"published":5,"stored":5,"lost":0,"redelivered":1,"dead_lettered":1,"ok":true}"#;
+        assert_eq!(check_demo(good), Ok(()));
+        for (right, wrong) in [
+            (r#""lost":0"#, r#""lost":1"#),
+            (r#""stored":5"#, r#""stored":4"#),
+            (r#""redelivered":1"#, r#""redelivered":0"#),
+            ("true", "false"),
+            (r#""published":5,"#, ""),
+        ] {
+            assert!(check_demo(&good.replace(right, wrong)).is_err(), "{wrong}");
+        }
+        assert!(check_demo("").is_err());
+    }
 }
