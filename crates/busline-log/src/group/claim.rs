@@ -145,7 +145,7 @@ impl Member {
         if let Some(outcome) = self.other_config(state) {
             return Ok(Some(outcome));
         }
-        let full = state.runs.seqs() >= shared.options.unsettled_max;
+        let full = shared.options.is_full(state);
         let new = state.cursor != shared.main.next_seq() && !full;
         let idle = !state.is_due(now) && !new && state.runs.claimable_seqs() == 0;
         Ok(idle.then(|| nothing(state)))
@@ -239,8 +239,7 @@ impl Member {
         picked: &mut Picked<'_, '_>,
     ) -> Result<u64> {
         let cursor = state.cursor;
-        let unsettled = state.runs.seqs();
-        if picked.more || unsettled >= shared.options.unsettled_max {
+        if picked.more || shared.options.is_full(state) {
             return Ok(cursor);
         }
         if self.ahead_at != Some(cursor) {
@@ -253,15 +252,15 @@ impl Member {
         let mut to = cursor;
         let mut examined = 0;
         let mut examined_bytes = 0;
-        let room_max = shared.options.unsettled_max - unsettled;
+        let (unsettled_max, blocked_max) = shared.options.room(state);
         loop {
-            let new = picked.new_seqs();
-            if picked.room.is_full()
-                || new >= room_max
+            let full = picked.new_seqs() >= unsettled_max || picked.blocked >= blocked_max;
+            if full
+                || picked.room.is_full()
                 || examined >= EXAMINED_MAX
                 || examined_bytes >= EXAMINED_BYTES_MAX
             {
-                picked.more = new < room_max;
+                picked.more = !full;
                 break;
             }
             let record = match self.ahead.next() {
@@ -357,6 +356,8 @@ struct Picked<'r, 'v> {
     fresh: Vec<SeqRange>,
     fresh_seqs: u64,
     ordered: Vec<(u64, u64)>,
+    /// How many of `ordered` wait.
+    blocked: u64,
     /// The orders of `ordered`.
     orders: HashSet<u64>,
     vanished: Vec<SeqRange>,
@@ -372,6 +373,7 @@ impl<'r, 'v> Picked<'r, 'v> {
             fresh: Vec::new(),
             fresh_seqs: 0,
             ordered: Vec::new(),
+            blocked: 0,
             orders: HashSet::new(),
             vanished: Vec::new(),
             more: false,
@@ -395,7 +397,9 @@ impl<'r, 'v> Picked<'r, 'v> {
         let order = order.max(1);
         let waits = state.runs.order_is_held(order) || !self.orders.insert(order);
         self.ordered.push((record.seq, order));
-        if !waits {
+        if waits {
+            self.blocked += 1;
+        } else {
             self.take(1, record);
         }
     }

@@ -36,14 +36,30 @@ pub struct GroupSpec<'a> {
 pub struct GroupOptions {
     /// With so many unsettled records no new ones are handed out until some are settled.
     pub unsettled_max: u64,
+    /// With so many records that wait for earlier ones of their order no new ones are looked at.
+    pub blocked_max: u64,
     /// How far the group's log grows before it is replaced by a snapshot, in bytes: what opening the
     /// group has to read at most, unless the snapshot itself is larger.
     pub snapshot_bytes: u64,
 }
 
+impl GroupOptions {
+    /// How many new records may still be looked at: those claimed, and those blocked.
+    pub(super) fn room(&self, state: &GroupState) -> (u64, u64) {
+        let unsettled = self.unsettled_max.max(1).saturating_sub(state.runs.seqs());
+        (unsettled, self.blocked_max.max(1).saturating_sub(state.runs.blocked_seqs()))
+    }
+
+    /// Whether new records have to wait until something is settled.
+    pub(super) fn is_full(&self, state: &GroupState) -> bool {
+        let (unsettled, blocked) = self.room(state);
+        unsettled == 0 || blocked == 0
+    }
+}
+
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { unsettled_max: 1 << 20, snapshot_bytes: 1 << 20 }
+        Self { unsettled_max: 1 << 20, blocked_max: 1 << 16, snapshot_bytes: 1 << 20 }
     }
 }
 

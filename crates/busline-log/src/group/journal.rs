@@ -231,7 +231,7 @@ impl Watch {
             config_epoch: state.config_epoch,
             resets: state.resets,
             life: state.life,
-            full: state.runs.seqs() >= options.unsettled_max,
+            full: options.is_full(state),
         }
     }
 }

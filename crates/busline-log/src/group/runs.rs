@@ -104,6 +104,11 @@ impl Runs {
         self.claimable_seqs
     }
 
+    /// How many records wait for an earlier one of their order.
+    pub(super) fn blocked_seqs(&self) -> u64 {
+        self.held.ready.saturating_sub(self.claimable_seqs)
+    }
+
     pub(super) fn first_seq(&self) -> Option<u64> {
         self.by_last.values().next().map(|run| run.first)
     }

@@ -345,6 +345,33 @@ fn later_records_of_an_order_wait_for_earlier_ones() {
 }
 
 #[test]
+fn a_slow_order_does_not_pull_the_whole_log_into_memory() {
+    let mut world = World::new();
+    world.options.blocked_max = 3;
+    world.publish(&["a0", "a1", "a2", "b3", "a4", "a5", "b6"]);
+    let mut member = world.join("g");
+    let any = |_: &[u8], _: &[u8]| true;
+    let order = |key: &[u8], _: &[u8]| Some(u64::from(key[0]));
+    let request = ClaimRequest {
+        records_max: 9,
+        bytes_max: 1 << 20,
+        lease_us: LEASE_US,
+        filter: &any,
+        order_by: Some(&order),
+    };
+    let (outcome, handed) = world.claim_with(&mut member, &request).unwrap();
+    assert_eq!((handed.len(), outcome.more), (2, false), "a0 and b3; a1, a2 and a4 wait");
+    let group = member.group().clone();
+    assert_eq!(group.info(world.now).unwrap().cursor, 5);
+    assert_eq!(world.claim_with(&mut member, &request).unwrap().1, []);
+    assert!(world.rings(|| assert_eq!(world.settle(&group, outcome.claim, range(0, 0), ACK), [])));
+    let (outcome, handed) = world.claim_with(&mut member, &request).unwrap();
+    assert_eq!(handed.iter().map(|of| of.0).collect::<Vec<_>>(), [1]);
+    assert!(!outcome.more);
+    assert_eq!(group.info(world.now).unwrap().cursor, 6, "a5 waits for a4, then it is full");
+}
+
+#[test]
 fn a_contended_group_says_so_instead_of_waiting() {
     let world = World::new();
     world.publish_count(1);
