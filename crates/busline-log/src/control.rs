@@ -17,8 +17,8 @@
 //! * **Structure** (roll, removal, recovery): `generation` is made odd before the first change on disk and
 //!   even after the last word is stored. A holder that died is recognised by an odd generation: the next
 //!   one lists the directory. Readers keep their segment table as long as the generation is the same.
-//! * **Durable**: raised (never lowered) by whoever synced the active segment after it had read
-//!   `(generation, active_base, tail_seq)` under one even generation. Older segments were synced when sealed.
+//! * **Durable**: raised (never lowered) by the holder of the sync lock, who read `(active_base, tail_seq)`
+//!   under one even generation and then synced all segments from `sync_base` to that one.
 //! * **Signals**: the low half is a futex word. Bit 0: a thread sleeps. Bit 1: a doorbell is armed. The rest
 //!   counts. Who changes the state looks at the bits with one load (behind a full fence); when both are
 //!   clear nobody waits. Else it swaps in the next count with clear bits, wakes, and rings. Who waits sets
@@ -54,6 +54,7 @@ const W_TAIL_POS: usize = 17;
 const W_DIRTY: usize = 18;
 const W_LAST_TIME: usize = 19;
 const W_DURABLE: usize = 24;
+const W_SYNC_BASE: usize = 25;
 const W_BELLS: usize = 64;
 /// The word whose low half wakes those who wait for records.
 const W_SIGNAL: usize = 32;
@@ -158,6 +159,7 @@ impl Control {
         self.set(W_CLEAN, u64::from(clean));
         self.set(W_POISON, poison_code(poison));
         self.set(W_DURABLE, tail.seq);
+        self.set(W_SYNC_BASE, tail.active_base);
         for slot in W_BELLS..W_BELLS + BELLS_MAX {
             self.set(slot, 0);
         }
@@ -266,6 +268,15 @@ impl Control {
 
     pub(crate) fn raise_durable(&self, seq: u64) {
         self.word(W_DURABLE).fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// The oldest segment that may hold something unsynced.
+    pub(crate) fn sync_base(&self) -> u64 {
+        self.get(W_SYNC_BASE)
+    }
+
+    pub(crate) fn raise_sync_base(&self, base: u64) {
+        self.word(W_SYNC_BASE).fetch_max(base, Ordering::AcqRel);
     }
 
     pub(crate) fn poison(&self) -> Poison {

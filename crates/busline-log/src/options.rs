@@ -65,8 +65,10 @@ pub struct Cut {
     pub segment_base: u64,
     /// Where the cut was made, in bytes from the start of the file.
     pub offset: u64,
-    /// How many bytes were cut.
+    /// How many bytes were cut, those of later segments included.
     pub bytes: u64,
+    /// How many later segments were removed with it.
+    pub segments: u64,
     /// The sequence number of the first record that was cut.
     pub seq: u64,
     /// Why the bytes there are no frame.

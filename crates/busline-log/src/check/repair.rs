@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::check::survey::{Listing, Run, Survey, list, survey, trusted_tail};
+use crate::check::survey::{Listing, Run, Survey, examined_end, list, survey, trusted_end};
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
-use crate::files::{APPEND_LOCK, CLEAN, CONTROL, CleanMark, Format, OPEN_LOCK, POISONED, TMP};
-use crate::log::{busy, directory_lock, fresh_salt, jump_above};
+use crate::files::{APPEND_LOCK, CLEAN, CONTROL, Format, OPEN_LOCK, POISONED, TMP};
+use crate::log::{busy, directory_lock, fresh_salt, jump_above, recover};
 use crate::options::Cut;
 use crate::segment::{self, FrameReader, ReadError, SegmentHeader, SegmentInfo};
 use crate::storage::{OpenMode, Storage};
@@ -74,16 +74,23 @@ pub fn repair(
 
 impl Repair<'_> {
     fn run(&self, format: &Format, allow_drop: bool) -> Result<RepairReport> {
-        let mark = CleanMark::load(self.storage, self.dir, format.id);
         let poison_file = self.dir.join(POISONED);
         let poisoned =
             self.storage.exists(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
-        let tail = trusted_tail(self.storage, self.dir);
-        let Listing { table, headless } = list(self.storage, self.dir, format, OP)?;
+        let listing = list(self.storage, self.dir, format, OP)?;
+        let end = match trusted_end(self.storage, self.dir) {
+            Some(end) => end,
+            None => examined_end(self.storage, self.dir, format, &listing)?,
+        };
+        let Listing { table, headless } = listing;
+        let cut_base = end.cut.as_ref().map_or(u64::MAX, |cut| cut.segment_base);
         let mut surveys = Vec::new();
-        for info in &table.segments {
-            let end = table.end_of(info.base()).or(tail.map(|tail| tail.max(info.base())));
-            surveys.push((info, survey(self.storage, info, end, mark, OP)?));
+        for info in table.segments.iter().filter(|info| info.base() <= cut_base) {
+            let bound = match &end.cut {
+                Some(cut) if cut.segment_base == info.base() => Some(cut.seq),
+                _ => table.end_of(info.base()).or(end.tail.map(|tail| tail.max(info.base()))),
+            };
+            surveys.push((Arc::clone(info), survey(self.storage, info, bound, OP)?));
         }
         let mut report = RepairReport { poison_cleared: poisoned, ..RepairReport::default() };
         report.dropped.extend(headless.iter().filter_map(|(_, e)| e.damage().cloned()));
@@ -93,23 +100,28 @@ impl Repair<'_> {
                 .with("places", report.dropped.len())
                 .with("hint", "the records there are lost; repair again and allow dropping them"));
         }
-        report.cut = surveys.last().and_then(|(_, found)| found.cut.clone());
+        report.cut.clone_from(&end.cut);
         if report.is_nothing() {
             return Ok(report);
         }
-        self.forget()?;
+        if report.cut.is_some() {
+            // Nobody was told of what is cut: it is what opening the log would do.
+            recover(self.storage, self.dir, format, false, self.now_us)?;
+        }
+        if !report.dropped.is_empty() || poisoned {
+            self.forget()?;
+        }
         for (path, _) in headless {
             report.set_aside.push(self.set_aside(&path)?);
         }
-        for (at, (info, found)) in surveys.iter().enumerate().rev() {
-            let next = table.after(info.base());
-            self.mend(info, found, next.map(|next| next.as_ref()))?;
-            if at + 1 == surveys.len() && poisoned {
+        for (info, found) in surveys.iter().rev() {
+            self.mend(info, found, table.after(info.base()).filter(|_| end.cut.is_none()))?;
+            if poisoned && found.end_seq(info.base()) > end.durable {
                 self.write_again(info, found)?;
             }
         }
         if !report.dropped.is_empty() {
-            self.begin_above(&report, surveys.last(), tail)?;
+            self.begin_above(&report, surveys.last(), end.tail)?;
         }
         if poisoned {
             self.storage.remove(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
@@ -146,14 +158,19 @@ impl Repair<'_> {
     }
 
     /// Leaves only sound frames in a segment. Every step leaves a log that says the same or less is lost.
-    fn mend(&self, info: &SegmentInfo, found: &Survey, next: Option<&SegmentInfo>) -> Result<()> {
+    fn mend(
+        &self,
+        info: &SegmentInfo,
+        found: &Survey,
+        next: Option<&Arc<SegmentInfo>>,
+    ) -> Result<()> {
         let end_seq = found.end_seq(info.base());
         if let Some(next) = next
             && next.header.prev_end != end_seq
         {
             self.rewrite_header(next, SegmentHeader { prev_end: end_seq, ..next.header })?;
         }
-        if found.damage.is_empty() && found.cut.is_none() {
+        if found.damage.is_empty() {
             return Ok(());
         }
         // What lies behind damage goes to segments of its own, the last first.
@@ -183,7 +200,7 @@ impl Repair<'_> {
     fn begin_above(
         &self,
         report: &RepairReport,
-        last: Option<&(&Arc<SegmentInfo>, Survey)>,
+        last: Option<&(Arc<SegmentInfo>, Survey)>,
         tail: Option<u64>,
     ) -> Result<()> {
         let (prev_end, prev_time_us) =
@@ -197,6 +214,7 @@ impl Repair<'_> {
             prev_end,
             created_us: self.now_us,
             prev_time_us,
+            synced_seq: 0,
         };
         let path = segment::path(self.dir, header.base_seq);
         segment::create(self.storage, self.dir, &header)
@@ -206,7 +224,7 @@ impl Repair<'_> {
 
     fn rewrite_header(&self, info: &SegmentInfo, header: SegmentHeader) -> Result<()> {
         let io = |e| Error::io(OP, &info.path, e);
-        // 64 bytes at the start of a file lie in one sector, which is written whole or not at all.
+        // A header at the start of a file lies in one sector, which is written whole or not at all.
         let file = self.storage.open(&info.path, OpenMode::ReadWrite).map_err(io)?;
         file.write_all_at(&header.encode(), 0).map_err(io)?;
         file.sync_all().map_err(io)

@@ -1,12 +1,13 @@
 //! Reads a whole segment and tells which stretches of it are sound.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
-use crate::files::{CONTROL, CleanMark, Format, newer};
+use crate::files::{CONTROL, Format, newer};
 use crate::frame::Fault;
-use crate::log::{Walk, judge, walk, walk_start};
+use crate::log::{Walk, examine, walk, walk_start};
 use crate::options::Cut;
 use crate::segment::{FrameReader, SegmentInfo, Table, load_header, parse_name, path};
 use crate::storage::{OpenMode, Storage};
@@ -25,7 +26,6 @@ pub(super) struct Run {
 pub(super) struct Survey {
     pub(super) runs: Vec<Run>,
     pub(super) damage: Vec<Damage>,
-    pub(super) cut: Option<Cut>,
     pub(super) bytes: u64,
     pub(super) last_time_us: i64,
 }
@@ -39,6 +39,17 @@ impl Survey {
     pub(super) fn end_seq(&self, base: u64) -> u64 {
         self.runs.last().map_or(base, |run| run.end_seq)
     }
+}
+
+/// Where a log ends, as far as that is known before its segments are read.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// The sequence number after the last record.
+    pub(super) tail: Option<u64>,
+    /// Records below this are on the medium, or said to be.
+    pub(super) durable: u64,
+    /// What opening the log will cut.
+    pub(super) cut: Option<Cut>,
 }
 
 /// The segments of a directory, and those whose header cannot be read.
@@ -56,59 +67,66 @@ pub(super) fn list(
     operation: &'static str,
 ) -> Result<Listing> {
     let names = storage.list(dir).map_err(|e| Error::io(operation, dir, e))?;
-    let mut listing = Listing { table: Table::default(), headless: Vec::new() };
+    let (mut segments, mut headless) = (Vec::new(), Vec::new());
     for base in names.iter().filter_map(|name| parse_name(name)) {
         let path = path(dir, base);
         match load_header(storage, &path, base, format.id) {
-            Ok(Some(header)) => listing.table.push(SegmentInfo::new(dir, header)),
+            Ok(Some(header)) => segments.push(Arc::new(SegmentInfo::new(dir, header))),
             Ok(None) => {}
-            Err(e) if e.kind() == ErrorKind::Damaged => listing.headless.push((path, e)),
+            Err(e) if e.kind() == ErrorKind::Damaged => headless.push((path, e)),
             Err(e) => return Err(e),
         }
     }
-    Ok(listing)
+    Ok(Listing { table: Table::of(segments), headless })
 }
 
-/// The tail that the control page tells, when there is one that can be believed.
-pub(super) fn trusted_tail(storage: &dyn Storage, dir: &Path) -> Option<u64> {
+/// What the control page tells about the end, when there is one that can be believed.
+pub(super) fn trusted_end(storage: &dyn Storage, dir: &Path) -> Option<End> {
     let path = dir.join(CONTROL);
     if !storage.exists(&path).ok()? {
         return None;
     }
     let control = Control::new(storage.shared_page(&path).ok()?);
-    control.is_trusted(storage.boot_id().ok()?).then(|| control.tail_seq())
+    let (durable, tail) = (control.durable(), control.tail_seq());
+    let trusted = control.is_trusted(storage.boot_id().ok()?);
+    trusted.then_some(End { tail: Some(tail), durable, cut: None })
 }
 
-/// Reads a segment to `end`, where its records are known to end, or else to where they do.
+/// What the segments tell about the end, when no control page does.
+pub(super) fn examined_end(
+    storage: &dyn Storage,
+    dir: &Path,
+    format: &Format,
+    listing: &Listing,
+) -> Result<End> {
+    if !listing.headless.is_empty() {
+        // Which end is torn cannot be told with a segment missing: all of it is taken for damage.
+        return Ok(End::default());
+    }
+    let found = examine(storage, dir, format)?;
+    let (tail, cut) = (Some(found.tail.seq), found.report.cut);
+    Ok(End { tail, durable: found.synced, cut })
+}
+
+/// Reads a segment to `end`; where that is not known, to the first bytes that are no frame.
 pub(super) fn survey(
     storage: &dyn Storage,
     info: &SegmentInfo,
     end: Option<u64>,
-    mark: Option<CleanMark>,
     operation: &'static str,
 ) -> Result<Survey> {
     let io = |e| Error::io(operation, &info.path, e);
     let mut reader = FrameReader::new();
     reader.open(storage.open(&info.path, OpenMode::Read).map_err(io)?, info.header.salt);
     let bytes = reader.file_len().map_err(io)?;
-    let mut survey = Survey {
-        runs: Vec::new(),
-        damage: Vec::new(),
-        cut: None,
-        bytes,
-        last_time_us: info.header.prev_time_us,
-    };
-    let mut bound = end;
+    let last_time_us = info.header.prev_time_us;
+    let mut survey = Survey { runs: Vec::new(), damage: Vec::new(), bytes, last_time_us };
     let mut from = walk_start(info);
     loop {
-        let stop = walk(&mut reader, from, bound.unwrap_or(u64::MAX)).map_err(io)?;
+        let stop = walk(&mut reader, from, end.unwrap_or(u64::MAX)).map_err(io)?;
         if stop.seq > from.seq {
-            survey.runs.push(Run {
-                pos: from.pos,
-                end_pos: stop.pos,
-                seq: from.seq,
-                end_seq: stop.seq,
-            });
+            let (pos, end_pos, seq, end_seq) = (from.pos, stop.pos, from.seq, stop.seq);
+            survey.runs.push(Run { pos, end_pos, seq, end_seq });
         }
         survey.last_time_us = stop.last_time_us;
         let Some(fault) = stop.fault else {
@@ -117,26 +135,20 @@ pub(super) fn survey(
         if let Fault::Flags(flags) = fault {
             return Err(newer(operation, &info.path, flags).with("frame_flags", flags));
         }
-        if bound.is_none() {
-            let witness = mark.map_or(0, |mark| mark.tail.seq);
-            let (tail, report) = judge(&mut reader, info, &stop, witness).map_err(io)?;
-            survey.cut = report.cut;
-            if report.damage.is_none() {
-                return Ok(survey);
-            }
-            bound = Some(tail.seq);
-        }
-        let limit = bound.unwrap_or(u64::MAX);
+        let limit = end.unwrap_or(u64::MAX);
         let found = reader
             .search(stop.pos + 1, |h| h.base_seq > stop.seq && h.end_seq() <= limit)
             .map_err(io)?;
+        if end.is_none() && found.is_none() {
+            return Ok(survey);
+        }
         survey.damage.push(Damage {
             path: info.path.clone(),
             segment_base: info.base(),
             offset_start: stop.pos,
             offset_end: found.map_or(bytes.max(stop.pos), |(pos, _)| pos),
             seq_start: stop.seq,
-            seq_end: found.map(|(_, header)| header.base_seq).or(bound),
+            seq_end: found.map(|(_, header)| header.base_seq).or(end),
             cause: fault.to_string(),
         });
         let Some((pos, header)) = found else {

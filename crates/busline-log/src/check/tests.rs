@@ -85,7 +85,7 @@ fn damage_anywhere_is_found_reported_dropped_on_request_and_nothing_else_is_lost
     let count = segments(&whole).len();
     for which in 0..count {
         // A byte of a header, of a body in the middle, and of the last frame.
-        for place in [0u64, 64, 64 + 20, 64 + 60, 64 + 128 + 50, u64::MAX] {
+        for place in [0u64, 72, 72 + 20, 72 + 60, 72 + 128 + 50, u64::MAX] {
             let storage = whole.snapshot();
             let path = segments(&storage)[which].clone();
             let len = storage.open(&path, OpenMode::Read).unwrap().len().unwrap();
@@ -135,7 +135,7 @@ fn repair_wants_the_log_for_itself() {
 fn a_repair_that_is_killed_can_be_repeated_and_loses_no_more() {
     let whole = sample();
     let path = segments(&whole)[1].clone();
-    flip(&whole, &path, 64 + 60);
+    flip(&whole, &path, 72 + 60);
     for changes in 0.. {
         let storage = whole.snapshot();
         storage.kill_after(changes, 7);

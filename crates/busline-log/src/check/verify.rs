@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::check::survey::{list, survey, trusted_tail};
-use crate::error::{Damage, Result};
+use crate::check::survey::{examined_end, list, survey, trusted_end};
+use crate::error::{Damage, Error, Result};
 use crate::files::{CleanMark, Format, POISONED, read_small};
 use crate::options::Cut;
 use crate::storage::Storage;
@@ -15,7 +15,8 @@ const OP: &str = "verify a log";
 pub enum SegmentState {
     /// Every byte is as it was written.
     Sound,
-    /// The end was torn by a crash; no receipt covers what opening the log will cut.
+    /// The end was torn by a crash, here or in a segment before; no receipt covers what opening the log
+    /// will cut.
     TornTail(Cut),
     /// Records are lost that should be there.
     Damaged(Vec<Damage>),
@@ -76,46 +77,51 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
     let mark = CleanMark::load(storage, dir, format.id);
     let poisoned = read_small(storage, &dir.join(POISONED)).ok();
     // The tail first, then the segments: what is listed holds all that is below it.
-    let tail = trusted_tail(storage, dir);
+    let trusted = trusted_end(storage, dir);
     let listing = list(storage, dir, &format, OP)?;
-    let mut segments = Vec::new();
-    for (path, error) in &listing.headless {
-        let damage = error.damage().cloned().into_iter().collect();
-        let base_seq = error.damage().map_or(0, |damage| damage.segment_base);
-        segments.push(SegmentReport {
-            path: path.clone(),
-            base_seq,
-            end_seq: base_seq,
-            records: 0,
-            bytes: 0,
-            state: SegmentState::Damaged(damage),
-        });
-    }
+    let end = match trusted {
+        Some(end) => end,
+        None => examined_end(storage, dir, &format, &listing)?,
+    };
+    let mut segments: Vec<_> = listing.headless.iter().map(headless).collect();
     for info in &listing.table.segments {
-        let end = listing.table.end_of(info.base()).or(tail.map(|tail| tail.max(info.base())));
-        let found = match survey(storage, info, end, mark, OP) {
+        let base = info.base();
+        let cut = end.cut.as_ref().filter(|cut| cut.segment_base <= base);
+        let bound = match cut {
+            Some(cut) if cut.segment_base == base => Some(cut.seq),
+            Some(_) => Some(base),
+            None => listing.table.end_of(base).or(end.tail.map(|tail| tail.max(base))),
+        };
+        let found = match survey(storage, info, bound, OP) {
             Ok(found) => found,
             // Removed by retention meanwhile.
             Err(_) if !storage.exists(&info.path).unwrap_or(true) => continue,
             Err(e) => return Err(e),
         };
-        let (end_seq, records) = (found.end_seq(info.base()), found.records());
-        let state = match (found.damage.is_empty(), found.cut) {
+        let (end_seq, records) = (found.end_seq(base), found.records());
+        let state = match (found.damage.is_empty(), cut) {
             (false, _) => SegmentState::Damaged(found.damage),
-            (true, Some(cut)) => SegmentState::TornTail(cut),
+            (true, Some(cut)) => SegmentState::TornTail(cut.clone()),
             (true, None) => SegmentState::Sound,
         };
-        segments.push(SegmentReport {
-            path: info.path.clone(),
-            base_seq: info.base(),
-            end_seq,
-            records,
-            bytes: found.bytes,
-            state,
-        });
+        let (path, bytes) = (info.path.clone(), found.bytes);
+        segments.push(SegmentReport { path, base_seq: base, end_seq, records, bytes, state });
     }
     segments.sort_by_key(|segment| segment.base_seq);
     let poisoned = poisoned.map(|note| String::from_utf8_lossy(&note).trim().to_owned());
     let clean = mark.is_some();
     Ok(VerifyReport { segments, poisoned, clean })
+}
+
+fn headless((path, error): &(PathBuf, Error)) -> SegmentReport {
+    let damage: Vec<_> = error.damage().cloned().into_iter().collect();
+    let base_seq = damage.first().map_or(0, |damage| damage.segment_base);
+    SegmentReport {
+        path: path.clone(),
+        base_seq,
+        end_seq: base_seq,
+        records: 0,
+        bytes: 0,
+        state: SegmentState::Damaged(damage),
+    }
 }

@@ -19,6 +19,9 @@ use crate::storage::{OpenMode, StorageFile};
 
 const OP: &str = "commit";
 
+/// The file that was synced last, by its base.
+pub(super) type Synced = Option<(u64, Arc<dyn StorageFile>)>;
+
 impl Log {
     /// Returns when every record below `next` is durable in the sense of the handle's [`SyncMode`]; only
     /// with [`SyncMode::Always`] does it wait. Everyone who waits shares one fdatasync.
@@ -41,15 +44,6 @@ impl Log {
     }
 }
 
-/// What came of leading a sync.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Led {
-    /// Somebody synced, or there was nothing to sync: the watermark says what is durable now.
-    LookAgain,
-    /// The structure was changing, so it was not known what to sync.
-    Unsettled,
-}
-
 impl Inner {
     pub(super) fn sync(&self, next: u64, operation: &'static str) -> Result<u64> {
         let control = &self.control;
@@ -69,6 +63,12 @@ impl Inner {
                     )
                     .with("seq", next));
             }
+            if control.is_changing() {
+                // Its holder is at work, or died: then taking the lock finishes the work. The locks of
+                // syncing are not held here, because who holds the append lock may wait for them.
+                drop(self.lock_append(operation)?);
+                continue;
+            }
             let count = control.signal_count(Signal::Durable);
             let led = match self.leader.try_lock() {
                 Ok(mut file) => self.lead(&mut file, next, operation),
@@ -87,79 +87,66 @@ impl Inner {
             };
             // Those who found the leader busy look again: it may have begun before they wrote, or failed.
             control.notify(Signal::Durable, true);
-            if led? == Led::Unsettled {
-                // Its holder is at work, or died: then taking the lock finishes the work. Not while the
-                // lock of syncs is held, for the holder may want to sync too.
-                drop(self.lock_append(operation)?);
-            }
+            led?;
         }
     }
 
     /// Syncs for everybody, unless somebody in another process did while the lock was waited for.
-    fn lead(
-        &self,
-        file: &mut Option<(u64, Arc<dyn StorageFile>)>,
-        next: u64,
-        operation: &'static str,
-    ) -> Result<Led> {
+    fn lead(&self, cached: &mut Synced, next: u64, operation: &'static str) -> Result<()> {
         let io = |e| Error::io(operation, &self.dir.join(SYNC_LOCK), e);
         self.sync_lock.lock().map_err(io)?;
         let led = if self.control.durable() >= next {
-            Ok(Led::LookAgain)
+            Ok(())
         } else {
-            self.check_poison(operation).and_then(|()| self.sync_active(file, operation))
+            self.check_poison(operation).and_then(|()| self.sync_segments(cached, operation))
         };
         self.sync_lock.unlock().map_err(io)?;
         led
     }
 
-    fn sync_active(
-        &self,
-        file: &mut Option<(u64, Arc<dyn StorageFile>)>,
-        operation: &'static str,
-    ) -> Result<Led> {
+    /// Syncs what may not be durable, the oldest first. Does nothing while the structure changes.
+    fn sync_segments(&self, cached: &mut Synced, operation: &'static str) -> Result<()> {
         let control = &self.control;
-        let (base, tail) = loop {
-            let generation = control.generation();
-            if is_odd(generation) {
-                return Ok(Led::Unsettled);
+        let generation = control.generation();
+        let (active, tail) = (control.active_base(), control.tail_seq());
+        let from = control.sync_base();
+        if is_odd(generation) || control.generation() != generation {
+            return Ok(());
+        }
+        if from < active {
+            let table = self.table()?;
+            let sealed = table.segments.iter().map(|info| info.base());
+            for base in sealed.filter(|&base| base >= from && base < active) {
+                self.sync_one(base, &mut None, operation)?;
             }
-            let (base, tail) = (control.active_base(), control.tail_seq());
-            if control.generation() == generation {
-                break (base, tail);
-            }
-        };
+        }
+        self.sync_one(active, cached, operation)?;
+        control.raise_durable(tail);
+        control.raise_sync_base(active);
+        Ok(())
+    }
+
+    fn sync_one(&self, base: u64, cached: &mut Synced, operation: &'static str) -> Result<()> {
         let path = path(&self.dir, base);
-        let active = match file {
-            Some((at, active)) if *at == base => Arc::clone(active),
-            _ => {
-                let opened = self.storage.open(&path, OpenMode::ReadWrite);
-                let opened = match opened {
-                    Ok(opened) => opened,
-                    // Sealed (and with that synced) and removed meanwhile; the caller looks again.
-                    Err(e)
-                        if e.kind() == io::ErrorKind::NotFound && control.active_base() != base =>
-                    {
-                        return Ok(Led::LookAgain);
-                    }
-                    Err(e) => return Err(Error::io(operation, &path, e)),
-                };
-                *file = Some((base, Arc::clone(&opened)));
-                opened
-            }
+        let file = match cached {
+            Some((at, file)) if *at == base => Arc::clone(file),
+            _ => match self.storage.open(&path, OpenMode::ReadWrite) {
+                Ok(file) => file,
+                // Removed by retention meanwhile.
+                Err(e)
+                    if e.kind() == io::ErrorKind::NotFound && base < self.control.first_seq() =>
+                {
+                    return Ok(());
+                }
+                Err(e) => return Err(Error::io(operation, &path, e)),
+            },
         };
-        if let Err(e) = active.sync_data() {
+        if let Err(e) = file.sync_data() {
             self.poison(operation, &path, &e);
             return Err(self.poisoned_now(operation, &path, e));
         }
-        control.raise_durable(tail);
-        Ok(Led::LookAgain)
-    }
-
-    /// Raises the durable watermark and wakes who waits for it.
-    pub(super) fn set_durable(&self, seq: u64) {
-        self.control.raise_durable(seq);
-        self.control.notify(Signal::Durable, false);
+        *cached = Some((base, file));
+        Ok(())
     }
 
     /// Makes every process refuse writes from now on.

@@ -123,6 +123,7 @@ fn make_next(log: &Log) {
         prev_end: tail.seq,
         created_us: 0,
         prev_time_us: 7,
+        synced_seq: 0,
     };
     segment::create(log.inner.storage.as_ref(), log.dir(), &header).unwrap();
 }

@@ -22,7 +22,7 @@ pub use stats::Stats;
 pub use wait::Mark;
 
 pub(crate) use open::{busy, directory_lock, fresh_salt};
-pub(crate) use recovery::{Walk, judge, jump_above, walk, walk_start};
+pub(crate) use recovery::{Walk, examine, jump_above, recover, walk, walk_start};
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -64,7 +64,7 @@ pub(crate) struct Inner {
     /// What the holder of the append lock knows; the lock inside this process.
     writer: Mutex<Writer>,
     /// The right to sync for this process, with the file that was synced last.
-    leader: Mutex<Option<(u64, Arc<dyn StorageFile>)>>,
+    leader: Mutex<commit::Synced>,
     table: Mutex<CachedTable>,
     indexed: Mutex<VecDeque<Arc<SegmentInfo>>>,
     fork_guard: ForkGuard,

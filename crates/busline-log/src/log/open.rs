@@ -262,6 +262,7 @@ fn lay_out(storage: &dyn Storage, dir: &Path, label: &[u8], now_us: i64) -> Resu
         prev_end: 0,
         created_us: now_us,
         prev_time_us: 0,
+        synced_seq: 0,
     };
     let path = segment::path(dir, 0);
     segment::create(storage, dir, &header).map_err(|(e, _)| Error::io(CREATE, &path, e))?;

@@ -6,6 +6,7 @@
 //! on the medium: then somebody was told that they are safe, and nothing is cut.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Damage, Error, ErrorKind, Result};
@@ -27,20 +28,25 @@ const JUMP: u64 = 1 << 32;
 /// What lies in the directory.
 #[derive(Debug)]
 pub(crate) struct Found {
+    /// Where the records end that can be used.
     pub(crate) tail: Tail,
     pub(crate) first: u64,
     pub(crate) report: OpenReport,
-    /// The segments.
+    /// All segments, those behind the tail included.
     pub(crate) table: Table,
+    /// Everything below was on the medium; what lies above was read.
+    pub(crate) synced: u64,
+    /// No record was seen at or above this.
+    pub(crate) above: u64,
 }
 
 /// A log that is ready to be used.
 #[derive(Debug)]
-pub(super) struct Recovered {
-    pub(super) tail: Tail,
-    pub(super) first: u64,
-    pub(super) clean: bool,
-    pub(super) report: OpenReport,
+pub(crate) struct Recovered {
+    pub(crate) tail: Tail,
+    pub(crate) first: u64,
+    pub(crate) clean: bool,
+    pub(crate) report: OpenReport,
 }
 
 /// Where a walk over a segment's frames is, or stopped.
@@ -105,103 +111,166 @@ pub(crate) fn examine(storage: &dyn Storage, dir: &Path, format: &Format) -> Res
     let (Some(first), Some(last)) = (table.segments.first(), table.segments.last()) else {
         return Err(Error::new(ErrorKind::Damaged, OP, "the log has no segments"));
     };
-    let first = first.base();
-    let io = |e| Error::io(OP, &last.path, e);
-    let mut reader = FrameReader::new();
-    reader.open(storage.open(&last.path, OpenMode::Read).map_err(io)?, last.header.salt);
+    let (first, last) = (first.base(), Arc::clone(last));
     let mark = CleanMark::load(storage, dir, format.id);
-    if let Some(mark) = mark
-        && mark.tail.active_base == last.base()
-        && reader.file_len().map_err(io)? >= mark.tail.pos
-        && reader.is_zero_from(mark.tail.pos).map_err(io)?
+    if let Some(mark) = mark.filter(|mark| mark.tail.active_base == last.base())
+        && ends_at(storage, &last, mark.tail.pos)?
     {
         let report = OpenReport { clean: true, ..OpenReport::default() };
-        return Ok(Found { tail: mark.tail, first, report, table });
+        let (tail, synced) = (mark.tail, mark.tail.seq);
+        return Ok(Found { tail, first, report, table, synced, above: synced });
     }
-    let end = walk(&mut reader, walk_start(last), u64::MAX).map_err(io)?;
-    if let Some(Fault::Flags(flags)) = end.fault {
-        return Err(newer(OP, &last.path, flags).with("frame_flags", flags));
+    let synced = last.header.synced_seq.max(mark.map_or(0, |mark| mark.tail.seq));
+    let from = table.floor(synced).unwrap_or(0);
+    let mut reader = FrameReader::new();
+    for (at, info) in table.segments.iter().enumerate().skip(from) {
+        let bound = table.end_of(info.base()).unwrap_or(u64::MAX);
+        open_reader(storage, &mut reader, info)?;
+        let stop = walk(&mut reader, walk_start(info), bound).map_err(|e| io(info, e))?;
+        if let Some(Fault::Flags(flags)) = stop.fault {
+            return Err(newer(OP, &info.path, flags).with("frame_flags", flags));
+        }
+        if stop.fault.is_some() || at + 1 == table.segments.len() {
+            let mut evidence = Evidence { witness: synced, above: stop.seq, ..Evidence::default() };
+            evidence.gather(&mut reader, info, stop.pos + 1, stop.seq)?;
+            let resume = evidence.resume;
+            let len = reader.file_len().map_err(|e| io(info, e))?;
+            let is_zero = reader.is_zero_from(stop.pos).map_err(|e| io(info, e))?;
+            for later in table.segments.iter().skip(at + 1) {
+                open_reader(storage, &mut reader, later)?;
+                evidence.gather(&mut reader, later, FRAMES_START, stop.seq)?;
+                evidence.bytes += reader.file_len().map_err(|e| io(later, e))?;
+                evidence.segments += 1;
+                evidence.above = evidence.above.max(later.base());
+            }
+            let place = Place { info, len, is_zero, resume };
+            let (tail, report) = judge(&place, &stop, &table, &evidence);
+            let above = evidence.above.max(tail.seq);
+            return Ok(Found { tail, first, report, table, synced, above });
+        }
     }
-    let witness = mark.map_or(0, |mark| mark.tail.seq);
-    let (tail, report) = judge(&mut reader, last, &end, witness).map_err(io)?;
-    Ok(Found { tail, first, report, table })
+    Err(Error::new(ErrorKind::Damaged, OP, "the log has no segments"))
+}
+
+fn io(info: &SegmentInfo, e: std::io::Error) -> Error {
+    Error::io(OP, &info.path, e)
+}
+
+fn open_reader(storage: &dyn Storage, reader: &mut FrameReader, info: &SegmentInfo) -> Result<()> {
+    let file = storage.open(&info.path, OpenMode::Read).map_err(|e| io(info, e))?;
+    reader.open(file, info.header.salt);
+    Ok(())
+}
+
+/// Whether a segment's frames can end at a position: the file does, or zeros follow.
+fn ends_at(storage: &dyn Storage, info: &SegmentInfo, pos: u64) -> Result<bool> {
+    let mut reader = FrameReader::new();
+    open_reader(storage, &mut reader, info)?;
+    let len = reader.file_len().map_err(|e| io(info, e))?;
+    Ok(len >= pos && reader.is_zero_from(pos).map_err(|e| io(info, e))?)
+}
+
+/// What lies behind the first bytes that are no frame.
+#[derive(Debug, Default)]
+struct Evidence {
+    /// Records below this were on the medium.
+    witness: u64,
+    /// The first valid frame.
+    resume: Option<(u64, u64)>,
+    /// No record was seen at or above this.
+    above: u64,
+    last_time_us: i64,
+    /// Later segments.
+    bytes: u64,
+    segments: u64,
+}
+
+impl Evidence {
+    /// Takes in all valid frames of records above `seq`.
+    fn gather(
+        &mut self,
+        reader: &mut FrameReader,
+        info: &SegmentInfo,
+        from: u64,
+        seq: u64,
+    ) -> Result<()> {
+        let mut pos = from;
+        let found = |e| io(info, e);
+        while let Some((at, header)) = reader.search(pos, |h| h.base_seq > seq).map_err(found)? {
+            self.witness = self.witness.max(header.synced_seq);
+            self.resume.get_or_insert((at, header.base_seq));
+            self.above = self.above.max(header.end_seq());
+            self.last_time_us = self.last_time_us.max(header.time_us);
+            pos = at + header.frame_len();
+        }
+        Ok(())
+    }
+}
+
+/// The segment in which the walk stopped.
+struct Place<'a> {
+    info: &'a SegmentInfo,
+    len: u64,
+    is_zero: bool,
+    resume: Option<(u64, u64)>,
 }
 
 /// Decides what the bytes behind the last good frame are.
-pub(crate) fn judge(
-    reader: &mut FrameReader,
-    info: &SegmentInfo,
-    end: &Walk,
-    mut witness: u64,
-) -> std::io::Result<(Tail, OpenReport)> {
-    let len = reader.file_len()?;
-    let mut tail = Tail {
-        active_base: info.base(),
-        seq: end.seq,
-        pos: end.pos,
-        last_time_us: end.last_time_us,
-    };
-    let mut resume = None;
-    let mut pos = end.pos + 1;
-    while let Some((at, header)) = reader.search(pos, |h| h.base_seq > end.seq)? {
-        witness = witness.max(header.synced_seq);
-        resume.get_or_insert((at, header.base_seq));
-        if header.end_seq() > tail.seq {
-            tail.seq = header.end_seq();
-            tail.pos = at + header.frame_len();
-            tail.last_time_us = tail.last_time_us.max(header.time_us);
-        }
-        pos = at + header.frame_len();
-    }
-    let cause = end.fault.unwrap_or(Fault::Empty).to_string();
+fn judge(place: &Place<'_>, stop: &Walk, table: &Table, evidence: &Evidence) -> (Tail, OpenReport) {
+    let base = place.info.base();
+    let cause = stop.fault.unwrap_or(Fault::Empty).to_string();
     let mut report = OpenReport::default();
-    if witness > end.seq {
-        tail.seq = tail.seq.max(witness);
+    let mut tail =
+        Tail { active_base: base, seq: stop.seq, pos: stop.pos, last_time_us: stop.last_time_us };
+    if evidence.witness > stop.seq {
+        let seq_end = place.resume.map(|(_, seq)| seq).or(table.end_of(base));
         report.damage = Some(Damage {
-            path: info.path.clone(),
-            segment_base: info.base(),
-            offset_start: end.pos,
-            offset_end: resume.map_or(len, |(at, _)| at),
-            seq_start: end.seq,
-            seq_end: resume.map(|(_, seq)| seq),
+            path: place.info.path.clone(),
+            segment_base: base,
+            offset_start: stop.pos,
+            offset_end: place.resume.map_or(place.len.max(stop.pos), |(at, _)| at),
+            seq_start: stop.seq,
+            seq_end,
             cause,
         });
-        return Ok((tail, report));
-    }
-    if len > end.pos && !reader.is_zero_from(end.pos)? {
+        // Nobody writes there; readers must see what lies behind the damage.
+        tail.active_base = table.segments.last().map_or(base, |last| last.base());
+        tail.seq = evidence.above.max(evidence.witness);
+        tail.last_time_us = tail.last_time_us.max(evidence.last_time_us);
+    } else if evidence.segments > 0 || !place.is_zero {
         report.cut = Some(Cut {
-            segment_base: info.base(),
-            offset: end.pos,
-            bytes: len - end.pos,
-            seq: end.seq,
+            segment_base: base,
+            offset: stop.pos,
+            bytes: place.len.saturating_sub(stop.pos) + evidence.bytes,
+            segments: evidence.segments,
+            seq: stop.seq,
             cause,
         });
     }
-    let tail = Tail { seq: end.seq, pos: end.pos, last_time_us: end.last_time_us, ..tail };
-    Ok((tail, report))
+    (tail, report)
 }
 
 /// Makes a log ready whose control page cannot be believed. Under the append lock.
-pub(super) fn recover(
+pub(crate) fn recover(
     storage: &dyn Storage,
     dir: &Path,
     format: &Format,
     poisoned: bool,
     now_us: i64,
 ) -> Result<Recovered> {
-    let Found { mut tail, first, mut report, table } = examine(storage, dir, format)?;
+    let Found { mut tail, first, mut report, table, synced, above } =
+        examine(storage, dir, format)?;
     if report.clean || poisoned || report.damage.is_some() {
         return Ok(Recovered { tail, first, clean: report.clean, report });
     }
-    if let Some(active) = table.segments.last() {
-        let io = |e| Error::io(OP, &active.path, e);
-        let file = storage.open(&active.path, OpenMode::ReadWrite).map_err(io)?;
-        if file.len().map_err(io)? > tail.pos {
-            file.truncate(tail.pos).map_err(io)?;
-        }
-        file.sync_all().map_err(io)?;
+    // What is kept must be on the medium before anything says that it is.
+    let from = table.floor(synced).unwrap_or(0);
+    let kept = table.segments.iter().skip(from).take_while(|info| info.base() <= tail.active_base);
+    for info in kept {
+        let file = storage.open(&info.path, OpenMode::ReadWrite).map_err(|e| io(info, e))?;
+        file.sync_all().map_err(|e| io(info, e))?;
     }
-    let base_seq = jump_above(tail.seq, OP)?;
+    let base_seq = jump_above(above, OP)?;
     let header = SegmentHeader {
         salt: fresh_salt(),
         log_id: format.id,
@@ -209,9 +278,12 @@ pub(super) fn recover(
         prev_end: tail.seq,
         created_us: now_us,
         prev_time_us: tail.last_time_us,
+        synced_seq: base_seq,
     };
     let path = segment::path(dir, base_seq);
     segment::create(storage, dir, &header).map_err(|(e, _)| Error::io(OP, &path, e))?;
+    // From here on the new segment says where the records before it end; the rest is tidying up.
+    cut(storage, dir, &table, tail, base_seq)?;
     tail.active_base = base_seq;
     tail.seq = base_seq;
     tail.pos = FRAMES_START;
@@ -220,6 +292,26 @@ pub(super) fn recover(
     let mark = CleanMark { log_id: format.id, tail };
     mark.store(storage, dir).map_err(|e| Error::io(OP, dir, e))?;
     Ok(Recovered { tail, first, clean: true, report })
+}
+
+/// Removes what lies behind a tail, in its segment and in files of later ones.
+fn cut(storage: &dyn Storage, dir: &Path, table: &Table, tail: Tail, active: u64) -> Result<()> {
+    let names = storage.list(dir).map_err(|e| Error::io(OP, dir, e))?;
+    let is_left = |base: &u64| *base < tail.active_base && table.get(*base).is_some();
+    for base in names.iter().filter_map(|name| segment::parse_name(name)) {
+        if base != active && base != tail.active_base && !is_left(&base) {
+            let path = segment::path(dir, base);
+            storage.remove(&path).map_err(|e| Error::io(OP, &path, e))?;
+        }
+    }
+    let path = segment::path(dir, tail.active_base);
+    let io = |e| Error::io(OP, &path, e);
+    let file = storage.open(&path, OpenMode::ReadWrite).map_err(io)?;
+    if file.len().map_err(io)? > tail.pos {
+        file.truncate(tail.pos).map_err(io)?;
+        file.sync_all().map_err(io)?;
+    }
+    Ok(())
 }
 
 /// Checks what a believed page says against the files, as far as it costs nothing.

@@ -15,9 +15,13 @@ use crate::storage::OpenMode;
 
 const OP: &str = "begin a segment";
 
+/// How many sealed segments may wait for a sync.
+const UNSYNCED_SEGMENTS_MAX: usize = 4;
+
 impl AppendGuard<'_> {
-    /// Seals the active segment (it is synced) and begins a new one; returns the new one's first sequence
-    /// number. An empty active segment is kept. When this fails nothing has changed.
+    /// Seals the active segment and begins a new one; returns the new one's first sequence number. An empty
+    /// active segment is kept. When this fails nothing has changed. What was not durable before is not
+    /// made so, unless too many segments wait for it.
     pub fn roll(&mut self, now_us: i64) -> Result<u64> {
         let inner = self.inner;
         let control = &inner.control;
@@ -25,7 +29,8 @@ impl AppendGuard<'_> {
         if tail.pos <= FRAMES_START {
             return Ok(tail.active_base);
         }
-        self.seal(tail)?;
+        self.sync_backlog()?;
+        self.cut_file(&Arc::clone(&self.active()?.info), tail.pos)?;
         let header = SegmentHeader {
             salt: fresh_salt(),
             log_id: inner.format.id,
@@ -33,6 +38,7 @@ impl AppendGuard<'_> {
             prev_end: tail.seq,
             created_us: now_us,
             prev_time_us: tail.last_time_us,
+            synced_seq: control.durable().min(tail.seq),
         };
         control.begin_change();
         let path = segment::path(&inner.dir, tail.seq);
@@ -61,20 +67,12 @@ impl AppendGuard<'_> {
         }
     }
 
-    /// Makes the active segment end at the tail, durably.
-    fn seal(&mut self, tail: Tail) -> Result<()> {
-        let inner = self.inner;
-        let active = self.active()?;
-        let io = |e| Error::io(OP, &active.info.path, e);
-        if active.file.len().map_err(io)? > tail.pos {
-            active.file.truncate(tail.pos).map_err(io)?;
-        }
-        if let Err(e) = active.file.sync_data() {
-            inner.poison(OP, &active.info.path, &e);
-            return Err(inner.poisoned_now(OP, &active.info.path, e));
-        }
-        inner.set_durable(tail.seq);
-        Ok(())
+    /// Syncs when many sealed segments are not durable yet: recovery reads them all.
+    fn sync_backlog(&mut self) -> Result<()> {
+        let from = self.inner.control.sync_base();
+        let table = self.inner.table()?;
+        let waiting = table.segments.iter().filter(|info| info.base() >= from).count();
+        if waiting > UNSYNCED_SEGMENTS_MAX { self.sync().map(drop) } else { Ok(()) }
     }
 
     /// Finds out from the directory what a dead holder had reached in a change of structure.
@@ -95,7 +93,6 @@ impl AppendGuard<'_> {
         if last.base() >= tail.seq {
             let seq = last.base();
             control.set_tail(Tail { active_base: seq, seq, pos: FRAMES_START, ..tail });
-            inner.set_durable(seq);
         } else {
             let end = self.walk_to_tail(last, walk_start(last), tail.seq)?;
             let last_time_us = end.last_time_us.max(tail.last_time_us);

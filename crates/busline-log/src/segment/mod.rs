@@ -1,10 +1,10 @@
-//! A segment: one file of frames behind a 64-byte header.
+//! A segment: one file of frames behind a 72-byte header.
 //!
 //! ```text
-//!  0      4    8        12    16      32        40        48          56         64
-//!  | magic| crc| version| salt| log id| base_seq| prev_end| created_us| prev_time| frame | frame | .. | end or zeros
+//!  0      4    8        12    16      32        40        48          56         64          72
+//!  | magic| crc| version| salt| log id| base_seq| prev_end| created_us| prev_time| synced_seq| frame | frame | ..
 //! ```
-//! `crc` is the CRC-32 of bytes 8..64.
+//! `crc` is the CRC-32 of bytes 8..72. Behind the last frame the file ends, or only zeros follow.
 
 mod index;
 mod reader;
@@ -23,7 +23,7 @@ use crate::files::{TMP, VERSION};
 use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// The bytes before the first frame.
-pub(crate) const SEGMENT_HEADER_LEN: usize = 64;
+pub(crate) const SEGMENT_HEADER_LEN: usize = 72;
 /// Where the first frame stands.
 pub(crate) const FRAMES_START: u64 = SEGMENT_HEADER_LEN as u64;
 
@@ -41,6 +41,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) created_us: i64,
     /// The time of the last record before the segment; 0 when there was none.
     pub(crate) prev_time_us: i64,
+    /// Every record below this was on the medium when the segment was begun.
+    pub(crate) synced_seq: u64,
 }
 
 /// Why bytes are no header of a segment.
@@ -61,6 +63,7 @@ impl SegmentHeader {
         put(&mut out, 40, self.prev_end.to_le_bytes());
         put(&mut out, 48, self.created_us.to_le_bytes());
         put(&mut out, 56, self.prev_time_us.to_le_bytes());
+        put(&mut out, 64, self.synced_seq.to_le_bytes());
         let crc = header_crc(&out);
         put(&mut out, 4, crc.to_le_bytes());
         out
@@ -85,8 +88,10 @@ impl SegmentHeader {
             prev_end: u64_at(raw, 40)?,
             created_us: i64::from_le_bytes(field(raw, 48)?),
             prev_time_us: i64::from_le_bytes(field(raw, 56)?),
+            synced_seq: u64_at(raw, 64)?,
         };
-        (header.prev_end <= header.base_seq).then_some(header)
+        let sane = header.prev_end <= header.base_seq && header.synced_seq <= header.base_seq;
+        sane.then_some(header)
     }
 }
 
@@ -149,6 +154,7 @@ mod tests {
             prev_end: 8,
             created_us: -1,
             prev_time_us: 5,
+            synced_seq: 7,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));

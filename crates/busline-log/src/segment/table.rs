@@ -59,8 +59,8 @@ impl Table {
                 segments.push(Arc::new(SegmentInfo::new(dir, header)));
             }
         }
-        segments.sort_unstable_by_key(|info| info.base());
-        if segments.is_empty() {
+        let table = Self::of(segments);
+        if table.segments.is_empty() {
             return Err(Error::new(
                 ErrorKind::Damaged,
                 OP,
@@ -68,13 +68,23 @@ impl Table {
             )
             .with("path", dir.display()));
         }
-        Ok(Self { segments })
+        Ok(table)
     }
 
-    /// Adds a segment behind all others.
-    pub(crate) fn push(&mut self, info: SegmentInfo) {
-        debug_assert!(self.segments.last().is_none_or(|last| last.base() < info.base()));
-        self.segments.push(Arc::new(info));
+    /// The table of these segments, without those that a later one replaces: a recovery begins a segment
+    /// whose `prev_end` is where the records end that survived, and then removes what lies between.
+    pub(crate) fn of(mut segments: Vec<Arc<SegmentInfo>>) -> Self {
+        segments.sort_unstable_by_key(|info| info.base());
+        let mut bound = u64::MAX;
+        let mut kept: Vec<Arc<SegmentInfo>> = Vec::with_capacity(segments.len());
+        for info in segments.into_iter().rev() {
+            if info.base() <= bound {
+                bound = info.header.prev_end;
+                kept.push(info);
+            }
+        }
+        kept.reverse();
+        Self { segments: kept }
     }
 
     /// The segment with exactly this base.

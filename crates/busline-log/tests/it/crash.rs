@@ -121,6 +121,102 @@ fn power_lost_while_recovering_changes_nothing() {
     }
 }
 
+/// Records in several segments of which only the first two were synced, then the power fails.
+fn unsynced_segments(seed: u64) -> MemStorage {
+    let storage = MemStorage::new();
+    let log = open(&storage);
+    append(&log, 0..2).unwrap();
+    log.commit(2).unwrap();
+    for i in 2..20 {
+        append(&log, i..i + 1).unwrap();
+    }
+    assert!(segments(&storage).len() >= 4 && log.durable_seq() == 2);
+    storage.crash_seeded(seed);
+    storage
+}
+
+#[test]
+fn what_was_sealed_and_not_synced_is_cut_where_it_is_torn() {
+    let mut dropped = 0;
+    for seed in 0..300 {
+        let storage = unsynced_segments(seed);
+        let before = verify(&storage, Path::new(DIR)).unwrap();
+        assert!(before.is_sound(), "{before:?}");
+        // Looking changes nothing, repairing is what opening does.
+        if seed % 2 == 0 {
+            let shared: Arc<dyn Storage> = Arc::new(storage.clone());
+            let mended = busline_log::repair(&shared, Path::new(DIR), false, 0).unwrap();
+            assert!(mended.dropped.is_empty());
+        }
+        let log = open(&storage);
+        let found = values(&log);
+        assert_eq!(found.len() as u64, before.records(), "seed {seed}: {before:?}");
+        assert!(found.len() >= 2 && found.iter().copied().eq(0..found.len() as u64));
+        assert_eq!(append(&log, 90..91).unwrap(), (1 << 32) + 1);
+        assert!(verify(&storage.process(), Path::new(DIR)).unwrap().is_sound());
+        let cut = log.open_report().cut.as_ref();
+        dropped += cut.map_or(0, |cut| cut.segments);
+        if seed % 2 == 1 {
+            let torn = before.segments.iter();
+            let torn = torn.filter(|s| matches!(s.state, busline_log::SegmentState::TornTail(_)));
+            assert_eq!(torn.count() as u64, cut.map_or(0, |cut| cut.segments + 1));
+        }
+    }
+    assert!(dropped > 50, "{dropped}: the test tears nothing");
+}
+
+#[test]
+fn power_lost_while_cutting_several_segments_brings_nothing_back() {
+    for seed in 0..12 {
+        let whole = unsynced_segments(seed);
+        let records = verify(&whole, Path::new(DIR)).unwrap().records();
+        for changes in 0..30 {
+            let storage = whole.snapshot();
+            storage.kill_after(changes, 30);
+            let opened = try_open(&storage).is_ok();
+            storage.crash_seeded(seed * 100 + changes);
+            let log = open(&storage);
+            assert_eq!(values(&log).len() as u64, records, "seed {seed}, {changes} changes");
+            append(&log, 90..91).unwrap();
+            assert!(verify(&storage, Path::new(DIR)).unwrap().is_sound());
+            if opened {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_in_a_sealed_segment_that_was_synced_is_no_torn_tail() {
+    let storage = MemStorage::new();
+    let log = open(&storage);
+    for i in 0..12 {
+        append(&log, i..i + 1).unwrap();
+    }
+    // The next frame witnesses that all before it were on the medium.
+    log.sync().unwrap();
+    append(&log, 12..13).unwrap();
+    storage.crash(&mut |count| count - 1);
+    let path = segments(&storage)[1].clone();
+    flip(&storage, &path, 150);
+    let log = open(&storage);
+    let damage = log.open_report().damage.clone().unwrap();
+    assert_eq!(damage.path, path);
+    let mut scanner = log.scanner();
+    let mut found = Vec::new();
+    loop {
+        match scanner.next() {
+            Ok(Some(record)) => found.push(record.seq),
+            Ok(None) => break,
+            Err(e) => {
+                assert_eq!(e.damage(), Some(&damage));
+                scanner.skip_damage().unwrap();
+            }
+        }
+    }
+    assert_eq!(found.len(), 12, "all but the damaged one: {found:?}");
+}
+
 #[test]
 fn a_clean_end_needs_no_jump_and_no_look() {
     let storage = MemStorage::new();
@@ -202,8 +298,8 @@ fn damaged() -> MemStorage {
     }
     storage.crash(&mut |count| count - 1);
     let path = segments(&storage)[0].clone();
-    let frame = (len(&storage, &path) - 64) / 4;
-    flip(&storage, &path, 64 + frame + 50);
+    let frame = (len(&storage, &path) - 72) / 4;
+    flip(&storage, &path, 72 + frame + 50);
     storage
 }
 
@@ -284,12 +380,12 @@ fn a_newer_frame_is_refused_and_not_cut() {
     file.read_at(&mut head, 0).unwrap();
     let salt = u32::from_le_bytes(head[12..16].try_into().unwrap());
     let mut frame = [0; 48];
-    file.read_at(&mut frame, 64).unwrap();
+    file.read_at(&mut frame, 72).unwrap();
     frame[44] = 1;
     let mut crc = crc32fast::Hasher::new_with_initial(salt);
     crc.update(&frame[8..]);
     frame[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
-    file.write_all_at(&frame, 64).unwrap();
+    file.write_all_at(&frame, 72).unwrap();
     let before = len(&storage, &path);
     assert_eq!(try_open(&storage).unwrap_err().kind(), ErrorKind::Newer);
     assert_eq!(verify(&storage, Path::new(DIR)).unwrap_err().kind(), ErrorKind::Newer);

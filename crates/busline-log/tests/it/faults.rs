@@ -141,14 +141,34 @@ fn a_log_stays_poisoned_after_the_power_was_lost() {
 }
 
 #[test]
-fn a_failed_fsync_while_sealing_poisons_too() {
-    let (_, storage) = faulty();
+fn a_failed_fsync_of_a_sealed_segment_poisons_and_repair_writes_that_one_again_too() {
+    let (memory, storage) = faulty();
     let log = open(&storage);
     append(&log, 0..12).unwrap();
+    append(&log, 12..24).unwrap();
+    assert_eq!((segments(&storage).len(), log.durable_seq()), (2, 0));
     storage.plan().add(Fault::new(Call::Sync, io::ErrorKind::Other).on("00.seg"));
-    assert_eq!(append(&log, 12..24).unwrap_err().kind(), ErrorKind::Poisoned);
-    assert_eq!(append(&log, 12..13).unwrap_err().kind(), ErrorKind::Poisoned);
-    assert_eq!(values(&log).len(), 12);
+    assert_eq!(log.commit(24).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(append(&log, 24..25).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!((values(&log).len(), log.durable_seq()), (24, 0));
+    drop(log);
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    assert!(repair(&storage, Path::new(DIR), false, 0).unwrap().poison_cleared);
+    memory.crash(&mut |_| 0);
+    assert_eq!(values(&open(&memory)), (0..24).collect::<Vec<_>>());
+}
+
+#[test]
+fn sealing_waits_for_no_sync_until_many_segments_do() {
+    let (_, storage) = faulty();
+    let log = open(&storage);
+    let mut unsynced_max = 0;
+    for i in 0..40 {
+        let from = i * 10;
+        append(&log, from..from + 10).unwrap();
+        unsynced_max = unsynced_max.max(log.next_seq() - log.durable_seq());
+    }
+    assert!((20..=60).contains(&unsynced_max), "{unsynced_max}");
 }
 
 #[test]
