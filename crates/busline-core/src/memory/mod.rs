@@ -23,6 +23,8 @@ mod faults;
 mod group;
 mod log;
 mod member;
+#[cfg(test)]
+mod model;
 mod reader;
 mod session;
 mod settle;

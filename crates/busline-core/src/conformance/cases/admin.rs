@@ -1,11 +1,13 @@
 //! Cases of the operator's view: what it shows is so, and what it does takes effect at once.
 
+use std::time::Duration;
+
 use super::super::case::{Failure, Outcome, check, check_eq, registry};
-use super::super::world::{World, check_text, numbered, slices};
+use super::super::world::{World, check_text, group, message, numbered, slices};
 use crate::error::ErrorKind;
 use crate::name::{GroupName, Topic};
 use crate::offset::Position;
-use crate::transport::{DeleteIf, GroupInfo, Session};
+use crate::transport::{DeleteIf, GroupInfo, GroupSpec, Session};
 
 registry! {
     Admin topics_are_listed
@@ -22,6 +24,8 @@ registry! {
         "A group is deleted under its conditions; its members end, and declared again it is new.";
     Admin a_deleted_topic_is_gone
         "A topic is deleted with its groups, and nothing can be published to it.";
+    Admin an_idle_group_expires
+        "A group declared to expire is gone when it had no member for that long, and not before.";
     Admin what_does_not_exist_is_not_found
         "Every operation on a topic or group that does not exist says NotFound and names it.";
 }
@@ -62,7 +66,7 @@ async fn groups_are_listed(world: World) -> Outcome {
     let four = |subscribe: &mut crate::transport::Subscribe| subscribe.max_in_flight = 4;
     let mut stream = world.join_with(&*session, &topic, "g", four).await?;
     let mut held = stream.take(4).await?;
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = Duration::from_secs(3600);
     held.remove(0).retry(hour).await?;
     held.remove(0).reject("no").await?;
     let acked = held.remove(0);
@@ -188,6 +192,8 @@ async fn a_deleted_topic_is_gone(world: World) -> Outcome {
     let topic = world.topic("t")?;
     world.declare(&*session, &topic, &["g"]).await?;
     world.publish_texts(&*session, &topic, &["old"]).await?;
+    let other = world.connect().await?;
+    world.publish_texts(&*other, &topic, &["old"]).await?;
     let admin = world.admin(&*session)?;
     let empty = DeleteIf { unused: false, empty: true };
     let refused = admin.delete_topic(&topic, empty).await;
@@ -197,9 +203,44 @@ async fn a_deleted_topic_is_gone(world: World) -> Outcome {
     check!(listed.iter().all(|info| info.topic != topic), "a deleted topic is listed");
     let joined = world.join(&*session, &topic, "g").await;
     check!(joined.is_err(), "a group of a deleted topic was joined");
+    // Also for one that had published to it before.
+    for session in [&session, &other] {
+        let sent = world.send(&**session, vec![message(&topic, "lost")].into()).await;
+        check!(sent.is_err(), "a message to a deleted topic has the receipt {sent:?}");
+    }
     world.declare(&*session, &topic, &["g"]).await?;
     world.publish_texts(&*session, &topic, &["new"]).await?;
     world.join(&*session, &topic, "g").await?.expect(&["new"]).await
+}
+
+async fn an_idle_group_expires(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    let idle = Duration::from_millis(300);
+    let spec = GroupSpec { expires_after: Some(idle), ..group(&topic, "g")? };
+    world.declare_groups(&*session, &topic, vec![spec]).await?;
+    let mut stream = world.join(&*session, &topic, "g").await?;
+    world.advance(3 * idle);
+    world.publish_texts(&*session, &topic, &["kept"]).await?;
+    stream.expect(&["kept"]).await?;
+    stream.stop().await?;
+    let before = world.clock().monotonic();
+    world.advance(idle / 2);
+    info(&world, &*session, &topic).await?;
+    let admin = world.admin(&*session)?;
+    let gone = async {
+        while !admin.groups(Some(&topic)).await?.is_empty() {
+            world.advance(idle / 4);
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, Failure>(())
+    };
+    world.within("an idle group to expire", gone).await??;
+    let waited = world.clock().monotonic().saturating_sub(before);
+    check!(waited >= idle, "it was gone after {waited:?}, {idle:?} were asked for");
+    let joined = world.join(&*session, &topic, "g").await;
+    check!(joined.is_err(), "an expired group was joined");
+    Ok(())
 }
 
 async fn what_does_not_exist_is_not_found(world: World) -> Outcome {

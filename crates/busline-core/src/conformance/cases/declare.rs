@@ -3,7 +3,7 @@
 use super::super::case::{Outcome, check, check_eq, registry};
 use super::super::world::{World, group, keyed, patterns};
 use crate::error::{ErrorKind, Result};
-use crate::name::GroupName;
+use crate::name::{GroupName, Topic};
 use crate::transport::{
     GroupSpec, Membership, OnDifference, Session, Subscribe, TopicSpec, Topology, TopologyMode,
 };
@@ -19,6 +19,8 @@ registry! {
         "TopologyMode Verify fails on what is missing or differs, and changes nothing.";
     Group assume_looks_at_nothing
         "TopologyMode Assume succeeds whatever there is, and creates nothing.";
+    Group a_group_needs_its_topic
+        "Declaring a group of a topic that does not exist is NotFound and creates neither.";
     Group joining_what_is_not_declared_fails
         "Joining a group or topic that does not exist is NotFound, and names it.";
 }
@@ -109,6 +111,22 @@ async fn assume_looks_at_nothing(world: World) -> Outcome {
     let missing = declared(&*session, spec, TopologyMode::Verify).await;
     check_eq!(kind(missing), Some(ErrorKind::NotFound), "what was assumed and not created");
     Ok(())
+}
+
+async fn a_group_needs_its_topic(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    let alone = Topology { groups: vec![group(&topic, "g")?], ..Topology::default() };
+    let declared = session.declare(&alone).await;
+    check_eq!(kind(declared), Some(ErrorKind::NotFound), "a group without its topic");
+    let missing = declared_topic(&*session, &topic, TopologyMode::Verify).await;
+    check_eq!(kind(missing), Some(ErrorKind::NotFound), "the topic after that");
+    Ok(())
+}
+
+async fn declared_topic(session: &dyn Session, topic: &Topic, mode: TopologyMode) -> Result<()> {
+    let topics = vec![TopicSpec::new(topic.clone())];
+    session.declare(&Topology { mode, topics, ..Topology::default() }).await
 }
 
 async fn joining_what_is_not_declared_fails(world: World) -> Outcome {

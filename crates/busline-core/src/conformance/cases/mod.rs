@@ -4,6 +4,7 @@ mod admin;
 mod attempts;
 mod broadcast;
 mod close;
+mod concurrent;
 mod dead_letters;
 mod declare;
 mod filter;
@@ -31,6 +32,7 @@ const ALL: &[&[Case]] = &[
     order::CASES,
     groups::CASES,
     declare::CASES,
+    concurrent::CASES,
     broadcast::CASES,
     takeover::CASES,
     filter::CASES,

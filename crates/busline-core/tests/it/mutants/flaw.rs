@@ -83,6 +83,14 @@ flaws! {
     VerifyCreates => "verify_creates_nothing";
     /// Assuming creates what is missing.
     AssumeCreates => "assume_looks_at_nothing";
+    /// A batch with more than one message loses some of them.
+    LosesUnderLoad => "many_publishers_and_members_at_once";
+    /// Batches of several publishers are stored back to front.
+    ReordersUnderLoad => "concurrent_publishers_keep_their_own_order";
+    /// A chunk that is on its way to somebody who gives up is dropped.
+    CancellingDrops => "a_next_that_is_given_up_loses_nothing";
+    /// Declaring a group creates its topic.
+    DeclaresTopicsToo => "a_group_needs_its_topic";
     /// Joining declares.
     JoiningDeclares => "joining_what_is_not_declared_fails";
 
@@ -316,6 +324,12 @@ flaws! {
     DeletesAnyway => "a_deleted_group_is_gone";
     /// A deleted topic keeps its groups.
     DeletesNoTopics => "a_deleted_topic_is_gone";
+    /// Groups stay for ever.
+    NeverExpires => "an_idle_group_expires";
+    /// Groups expire though they have members.
+    ExpiresInUse => "an_idle_group_expires";
+    /// A message to a deleted topic is receipted.
+    ReceiptsForDeletedTopics => "a_deleted_topic_is_gone";
     /// What does not exist is no error.
     FindsEverything => "what_does_not_exist_is_not_found";
 }

@@ -93,6 +93,15 @@ impl Shared {
         }
     }
 
+    fn delete_groups(&self) -> Result<()> {
+        let session = self.backdoor()?;
+        let Some(admin) = session.admin() else { return Ok(()) };
+        for group in self.groups() {
+            now(admin.delete_group(&group.topic, &group.group, DeleteIf::default()))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn memory_limits(&self) -> Limits {
         self.memory.capabilities().limits
     }
@@ -159,6 +168,9 @@ impl Rig for BrokenRig {
 
     fn advance(&self, by: Duration) {
         self.0.clock.advance(by);
+        if self.0.has(Flaw::ExpiresInUse) {
+            drop(self.0.delete_groups());
+        }
     }
 
     fn stop_broker(&self) -> BoxFuture<'_, Result<()>> {
@@ -207,13 +219,7 @@ impl BrokenRig {
         let shared = &self.0;
         match shared.flaw {
             Some(Flaw::ForgetsEverything) => self.0 = fresh(shared.flaw),
-            Some(Flaw::ForgetsGroups) => {
-                let session = shared.backdoor()?;
-                for group in shared.groups() {
-                    let Some(admin) = session.admin() else { continue };
-                    now(admin.delete_group(&group.topic, &group.group, DeleteIf::default()))?;
-                }
-            }
+            Some(Flaw::ForgetsGroups) => shared.delete_groups()?,
             Some(Flaw::SettlesAtReopen) => shared.purge(|_| true),
             Some(Flaw::RemembersOneNumber) => {
                 shared.each_group(|_| true, |group| group.floor.clone().map(Position::Offset));

@@ -40,6 +40,12 @@ pub(super) fn send(
             {
                 Err(Error::new(ErrorKind::Other, "something is wrong"))
             }
+            Err(error)
+                if session.shared.has(Flaw::ReceiptsForDeletedTopics)
+                    && error.kind() == ErrorKind::NotFound =>
+            {
+                Ok(vec![PendingReceipt::ready(STORED)])
+            }
             Err(error) => Err(error),
         }
     })
@@ -109,10 +115,10 @@ fn instead(session: &BrokenSession, batch: &Batch) -> Option<Result<Vec<PendingR
 
 /// What becomes of a batch before it is sent.
 fn alter(shared: &Shared, mut batch: Batch) -> Batch {
-    if shared.has(Flaw::ReordersBatches) {
+    if shared.has_any(&[Flaw::ReordersBatches, Flaw::ReordersUnderLoad]) {
         batch.messages.reverse();
     }
-    if shared.has(Flaw::Loses) {
+    if shared.has_any(&[Flaw::Loses, Flaw::LosesUnderLoad]) {
         let last = batch.messages.last().cloned();
         let mut messages = std::mem::take(&mut batch.messages);
         // Another one in its place, so that the receipts are as many.

@@ -54,6 +54,9 @@ impl BrokenSession {
         if shared.has(Flaw::DropsAreFree) {
             spec.attempts_max = spec.attempts_max.map(|max| max + 1);
         }
+        if shared.has(Flaw::NeverExpires) {
+            spec.expires_after = None;
+        }
         if shared.has(Flaw::NeverBlocks) {
             spec.retry_mode = RetryMode::Overtake;
         }
@@ -66,6 +69,10 @@ impl BrokenSession {
     async fn declare_flawed(&self, topology: &Topology) -> Result<()> {
         let mut altered = topology.clone();
         altered.groups = altered.groups.into_iter().map(|spec| self.alter_group(spec)).collect();
+        if self.shared.has(Flaw::DeclaresTopicsToo) {
+            let topics = altered.groups.iter().map(|spec| TopicSpec::new(spec.topic.clone()));
+            altered.topics.extend(topics);
+        }
         for topic in &mut altered.topics {
             if let Some(retention) = &mut topic.retention {
                 retention.ignore_groups |= self.shared.has(Flaw::RetentionTakesAll);

@@ -51,6 +51,10 @@ impl BrokenSubscription {
                 result => result?,
             };
             let Some(chunk) = chunk else { return Ok(None) };
+            if shared.has(Flaw::CancellingDrops) {
+                // Whoever gives up here drops the chunk.
+                tokio::task::yield_now().await;
+            }
             let chunk: Vec<_> = chunk.into_iter().map(|delivery| self.wrap(delivery)).collect();
             let chunk = self.alter(chunk);
             if !chunk.is_empty() {
