@@ -272,9 +272,9 @@ flaws! {
     /// After a restart everything comes again.
     RestartReplays => "what_was_settled_stays_settled";
 
-    /// A broker that is away is taken for one that is gone, by publishers.
+    /// A broker that was away is taken for one that is gone, by publishers.
     PublishersGiveUp => "a_publisher_waits_while_the_broker_is_away";
-    /// A broker that is away is taken for one that is gone, by consumers.
+    /// A broker that was away is taken for one that is gone, by consumers.
     ConsumersGiveUp => "a_consumer_waits_while_the_broker_is_away";
 
     /// What was accepted and not receipted is dropped by a close.

@@ -40,6 +40,7 @@ pub(super) struct Shared {
 pub(super) struct Notes {
     pub(super) counter: u32,
     pub(super) reopened: bool,
+    pub(super) stopped: bool,
     pub(super) deleted: bool,
     pub(super) held_back: Vec<Message>,
     pub(super) unanswered: Vec<(ReceiptSender, Message)>,
@@ -174,6 +175,7 @@ impl Rig for BrokenRig {
     }
 
     fn stop_broker(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.notes().stopped = true;
         self.0.memory.broker().refuse_connects(true);
         self.0.memory.broker().restart();
         Box::pin(ready(Ok(())))
@@ -266,14 +268,14 @@ impl Transport for BrokenTransport {
 
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         Box::pin(async move {
-            let role = connect.role;
-            let inner = self.0.memory.connect(connect).await.map_err(|error| {
-                let fatal = match role {
-                    Role::Publish => self.0.has(Flaw::PublishersGiveUp),
-                    Role::Consume => self.0.has(Flaw::ConsumersGiveUp),
-                };
-                if fatal { Error::new(ErrorKind::Other, "it does not answer") } else { error }
-            })?;
+            let given_up = match connect.role {
+                Role::Publish => self.0.has(Flaw::PublishersGiveUp),
+                Role::Consume => self.0.has(Flaw::ConsumersGiveUp),
+            };
+            if given_up && self.0.notes().stopped {
+                return Err(Error::new(ErrorKind::Other, "it did not answer"));
+            }
+            let inner = self.0.memory.connect(connect).await?;
             let session: Arc<dyn Session> =
                 Arc::new(BrokenSession::new(inner, Arc::clone(&self.0)));
             Ok(session)
