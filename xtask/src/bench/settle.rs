@@ -62,6 +62,7 @@ pub(crate) fn claim_all(log: &Log, name: &str, durable: bool) -> Result<Count> {
     let request = ClaimRequest {
         records_max: 1000,
         bytes_max: 1 << 20,
+        first_may_exceed: true,
         lease_us: 30_000_000,
         filter: &|_, _| true,
         order_by: None,

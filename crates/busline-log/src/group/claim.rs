@@ -30,8 +30,10 @@ pub type OrderBy<'a> = dyn Fn(&[u8], &[u8]) -> Option<u64> + 'a;
 pub struct ClaimRequest<'a> {
     /// The most records to hand out.
     pub records_max: usize,
-    /// The most bytes of key, meta and value to hand out; the first record may be larger.
+    /// The most bytes of key, meta and value to hand out.
     pub bytes_max: usize,
+    /// Whether the first record may be larger than that, so that one which never fits comes alone.
+    pub first_may_exceed: bool,
     /// How long the member may hold them without renewing, in microseconds.
     pub lease_us: u64,
     /// Which records the group wants; what it does not want counts as settled. Must follow from the
@@ -343,7 +345,8 @@ impl Room<'_> {
     }
 
     fn fits(&self, record: &Record<'_>) -> bool {
-        let first = self.records == 0 && self.request.records_max > 0;
+        let first =
+            self.request.first_may_exceed && self.records == 0 && self.request.records_max > 0;
         first || (!self.is_full() && size(record) <= self.request.bytes_max - self.bytes)
     }
 }

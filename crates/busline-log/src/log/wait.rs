@@ -18,6 +18,13 @@ pub struct Mark {
     rings: u64,
 }
 
+impl Mark {
+    /// Whether somebody rang since an earlier mark, apart from what was appended.
+    pub fn rung_since(self, earlier: Self) -> bool {
+        self.rings != earlier.rings
+    }
+}
+
 impl Log {
     /// Remembers the state of the log. Take it before looking for work, and wait with it after.
     pub fn mark(&self) -> Mark {

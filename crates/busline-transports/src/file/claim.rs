@@ -1,6 +1,6 @@
 //! Claiming: taking records for a member, on a thread that may block.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::{GroupName, Result};
@@ -20,6 +20,15 @@ pub(super) struct Claimer {
     name: GroupName,
     chunk: Chunk,
     lease_us: u64,
+}
+
+/// How much may be claimed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+    /// Nothing is held: one record larger than the bound may come, alone.
+    pub(super) is_all: bool,
 }
 
 /// What a claim came to.
@@ -53,13 +62,17 @@ impl Claimer {
     }
 
     /// Claims, and looks when to look again if there is nothing.
-    pub(super) fn claim(&mut self, records_max: usize, bytes_max: usize) -> Result<Claim> {
+    pub(super) fn claim(&mut self, room: Room) -> Result<Claim> {
         let mark = self.state.topic.log.mark();
         let mut first = true;
         loop {
             let now = self.state.topic.now();
             let at = self.state.store.time.clock().monotonic();
-            let outcome = match self.claim_once(records_max, bytes_max) {
+            if self.member.others_hold_claims().map_err(of_log)? {
+                // What the dead held is older than what is new: it comes first.
+                self.member.take_over(now).map_err(of_log)?;
+            }
+            let outcome = match self.claim_once(room) {
                 Err(error) if error.kind() == busline_log::ErrorKind::Lost && first => {
                     // Taken for dead while this process was stopped: join again.
                     first = false;
@@ -75,30 +88,24 @@ impl Claimer {
                 Ok(outcome) => outcome,
             };
             let chunk = std::mem::take(&mut self.chunk);
-            let mut more = outcome.more;
             let mut wait = None;
-            if chunk.len() == 0 && !more {
-                more = self.member.others_hold_claims().map_err(of_log)?
-                    && self.member.take_over(now).map_err(of_log)? > 0;
+            if chunk.len() == 0 && !outcome.more {
                 let due = self.member.wake_at_us(now).map_err(of_log)?;
                 wait = due.map(|due| Duration::from_micros(due.saturating_sub(now.boot_us)));
             }
-            return Ok(Claim { id: outcome.claim, at, chunk, more, mark, wait });
+            return Ok(Claim { id: outcome.claim, at, chunk, more: outcome.more, mark, wait });
         }
     }
 
-    fn claim_once(
-        &mut self,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> Result<ClaimOutcome, busline_log::Error> {
+    fn claim_once(&mut self, room: Room) -> Result<ClaimOutcome, busline_log::Error> {
         self.chunk.clear();
         let selection = &self.selection;
         let filter = |key: &[u8], meta: &[u8]| selection.takes(key, meta);
         let order_by = |key: &[u8], meta: &[u8]| Selection::order(key, meta);
         let request = ClaimRequest {
-            records_max,
-            bytes_max,
+            records_max: room.records,
+            bytes_max: room.bytes,
+            first_may_exceed: room.is_all,
             lease_us: self.lease_us,
             filter: &filter,
             order_by: if selection.blocking { Some(&order_by) } else { None },
@@ -111,8 +118,7 @@ impl Claimer {
 
     /// Leaves the member to the deliveries that are still held.
     pub(super) fn retire(self) {
-        let mut kept = self.state.member.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some(self.member);
+        self.state.retire(Some(self.member));
     }
 
     fn accept(&mut self) -> Result<()> {

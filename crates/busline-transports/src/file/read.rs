@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use busline_core::transport::{Read, Reader};
-use busline_core::{Clock, Offset, Position, Record, Result};
+use busline_core::{Clock, Error, ErrorKind, Offset, Position, Record, Result};
 use busline_log::{Mark, Scanner};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
@@ -35,6 +35,10 @@ struct Cursor {
 }
 
 pub(super) fn open(topic: &Arc<TopicLog>, spec: Read, clock: Arc<dyn Clock>) -> Result<FileReader> {
+    if spec.chunk_max == 0 {
+        return Err(Error::new(ErrorKind::Limit, "chunk_max is 0: nothing would ever be read")
+            .context("topic", &spec.topic));
+    }
     let mark = topic.log.mark();
     let position = topic.seq_of(&spec.from)?;
     let mut scanner = topic.log.scanner();

@@ -5,17 +5,19 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use busline_core::receipt::ReceiptSender;
 use busline_core::transport::{
     Admin, Batch, Read, Reader, ReplyAddress, Retention, Session, SessionEvent, Spec, Subscribe,
     Subscription, TopicSpec, Topology, TopologyMode,
 };
-use busline_core::{Capabilities, Error, ErrorKind, PendingReceipt, Result, Topic};
+use busline_core::{Capabilities, Error, ErrorKind, Message, PendingReceipt, Result, Topic};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::admin::FileAdmin;
 use super::error::worker_gone;
-use super::store::Store;
+use super::state::Scope;
+use super::store::{Store, TopicLog};
 use super::worker::{Job, PublishJob, start, submit};
 use super::{groups, read, subscribe};
 
@@ -30,6 +32,7 @@ pub(super) struct FileSession {
     profile: Capabilities,
     window: Arc<Semaphore>,
     admin: FileAdmin,
+    scope: Arc<Scope>,
     /// The key of replies to this very session.
     reply_to: String,
     /// `None` once closed.
@@ -42,6 +45,7 @@ impl FileSession {
         Ok(Self {
             window: Arc::new(Semaphore::new(store.config.window)),
             admin: FileAdmin { store: Arc::clone(&store) },
+            scope: Scope::new(),
             reply_to: format!("reply.{}", uuid::Uuid::new_v4().simple()),
             jobs: Mutex::new(Some(jobs)),
             profile,
@@ -56,38 +60,47 @@ impl FileSession {
 
     async fn send_batch(&self, batch: Batch) -> Result<Vec<PendingReceipt>> {
         let jobs = self.jobs()?;
-        let Some(topic) = batch.messages.first().map(|message| message.topic.clone()) else {
-            return Ok(Vec::new());
-        };
+        let mut topics: Vec<Arc<TopicLog>> = Vec::new();
         for message in &batch.messages {
             self.profile.limits.check(message).map_err(|error| error.during("publish"))?;
-            if message.topic != topic {
-                return Err(Error::new(ErrorKind::Limit, "a batch goes to one topic")
-                    .context("found", &message.topic)
-                    .context("first", &topic));
+            if !topics.iter().any(|open| open.topic == message.topic) {
+                topics.push(self.topic(&message.topic).await?);
             }
         }
-        let store = Arc::clone(&self.store);
-        let topic = match store.opened(&topic) {
-            Some(open) => open,
-            None => super::blocking(move || store.topic(&topic)).await?,
-        };
-        topic.log.check_writable().map_err(super::error::of_log)?;
         // A batch beyond the window takes all of it: its memory is held by the caller anyway.
         let permits = batch.messages.len().min(self.store.config.window);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.window).acquire_many_owned(permits).await;
-        let permit = permit.map_err(|_| worker_gone())?;
+        let permit = Arc::new(permit.map_err(|_| worker_gone())?);
         let mut pending = Vec::with_capacity(batch.messages.len());
-        let mut messages = Vec::with_capacity(batch.messages.len());
+        let mut split: Vec<Vec<(Message, ReceiptSender)>> = Vec::new();
+        split.resize_with(topics.len(), Vec::new);
         for message in batch.messages {
             let (sender, receipt) = PendingReceipt::channel();
-            messages.push((message, sender));
             pending.push(receipt);
+            let mut of_topics = topics.iter().zip(&mut split);
+            if let Some((_, messages)) = of_topics.find(|(open, _)| open.topic == message.topic) {
+                messages.push((message, sender));
+            }
         }
-        let job = PublishJob { topic, messages, mandatory: batch.mandatory, permit };
-        submit(&jobs, Job::Publish(job))?;
+        for (topic, messages) in topics.into_iter().zip(split) {
+            let (mandatory, permit) = (batch.mandatory, Arc::clone(&permit));
+            submit(&jobs, Job::Publish(PublishJob { topic, messages, mandatory, permit }))?;
+        }
         Ok(pending)
+    }
+
+    /// An existing topic that can be written to.
+    async fn topic(&self, name: &Topic) -> Result<Arc<TopicLog>> {
+        let topic = match self.store.opened(name) {
+            Some(open) => open,
+            None => {
+                let (store, name) = (Arc::clone(&self.store), name.clone());
+                super::blocking(move || store.topic(&name)).await?
+            }
+        };
+        topic.log.check_writable().map_err(super::error::of_log)?;
+        Ok(topic)
     }
 
     async fn flush(&self, jobs: Sender<Job>, deadline: Duration) -> Result<()> {
@@ -110,7 +123,9 @@ impl Session for FileSession {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
         let (store, topology) = (Arc::clone(&self.store), topology.clone());
+        let open = self.jobs();
         Box::pin(super::blocking(move || {
+            open?;
             if topology.mode == TopologyMode::Assume {
                 return Ok(());
             }
@@ -131,10 +146,10 @@ impl Session for FileSession {
     fn subscribe(&self, spec: Subscribe) -> BoxFuture<'_, Result<Box<dyn Subscription>>> {
         Box::pin(async move {
             let jobs = self.jobs()?;
-            let store = Arc::clone(&self.store);
+            let (store, scope) = (Arc::clone(&self.store), Arc::clone(&self.scope));
             let subscription = super::blocking(move || {
                 let topic = store.topic(&spec.topic)?;
-                subscribe::open(&store, &jobs, spec, &topic)
+                subscribe::open(&store, &jobs, &scope, spec, &topic)
             })
             .await?;
             Ok(Box::new(subscription) as Box<dyn Subscription>)
@@ -180,6 +195,7 @@ impl Session for FileSession {
         Box::pin(async move {
             let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.window.close();
+            self.scope.end();
             match jobs {
                 Some(jobs) => self.flush(jobs, deadline).await,
                 None => Ok(()),

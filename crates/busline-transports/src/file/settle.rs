@@ -172,7 +172,14 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool) {
     if result.is_ok() && always && waits {
         result = subscription.group.commit().map_err(of_log);
     }
-    if let Err(error) = &result {
+    if let Err(error) = &result
+        && error.kind() == ErrorKind::NotFound
+    {
+        result = Err(lost("its group was deleted"));
+    }
+    if let Err(error) = &result
+        && error.kind() != ErrorKind::Lost
+    {
         tracing::error!(%error, topic = %subscription.topic.topic, "deliveries cannot be settled");
     }
     let gone: std::collections::HashSet<usize> = gone.iter().map(|lost| lost.item).collect();

@@ -32,6 +32,9 @@ pub(super) struct SubscriptionState {
     pub(super) room: Notify,
     /// Counts losses, so that who waits for one looks again.
     pub(super) losses: watch::Sender<u64>,
+    /// Something is held, or nothing will be any more: for who keeps the leases.
+    pub(super) holding: Arc<Notify>,
+    scope: Arc<Scope>,
     next_tag: AtomicU64,
     /// The member of a subscription that ended, kept alive for the deliveries still held.
     pub(super) member: Mutex<Option<Member>>,
@@ -44,6 +47,13 @@ pub(super) struct InFlight {
     pub(super) bytes: u64,
     /// The subscription is gone; only settles go on.
     pub(super) closed: bool,
+}
+
+impl InFlight {
+    /// Whether nothing is held at the moment; `None` when nothing will be any more.
+    pub(super) fn is_waiting(&self) -> Option<bool> {
+        if self.closed && self.held.is_empty() { None } else { Some(self.held.is_empty()) }
+    }
 }
 
 /// A delivery that was handed out and is not settled.
@@ -70,8 +80,9 @@ impl SubscriptionState {
         topic: &Arc<TopicLog>,
         group: Group,
         group_name: Option<GroupName>,
+        scope: &Arc<Scope>,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
+        let state = Arc::new_cyclic(|me| Self {
             topic: Arc::clone(topic),
             group,
             group_name,
@@ -81,18 +92,97 @@ impl SubscriptionState {
             in_flight: Mutex::default(),
             room: Notify::new(),
             losses: watch::Sender::new(0),
+            holding: Arc::default(),
+            scope: Arc::clone(scope),
             next_tag: AtomicU64::new(1),
             member: Mutex::default(),
             me: Weak::clone(me),
-        })
+        });
+        scope.add(&state);
+        state
+    }
+
+    /// Resolves when the session has ended.
+    pub(super) async fn ended(&self) {
+        let mut ended = self.scope.ended.subscribe();
+        // The sender lives in the scope that this state holds.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// The subscription is gone: its member stays for as long as something is held.
+    pub(super) fn retire(&self, member: Option<Member>) {
+        if let Some(member) = member {
+            *self.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
+        }
+        let idle = {
+            let mut in_flight = self.in_flight();
+            in_flight.closed = true;
+            in_flight.held.is_empty()
+        };
+        self.holding.notify_one();
+        if idle {
+            self.ask_to_leave();
+        }
+    }
+
+    /// Behind all settles that are on their way.
+    fn ask_to_leave(&self) {
+        if let Some(me) = self.me.upgrade() {
+            // Without the thread the member leaves with the last who holds this state.
+            let _ = submit(&self.jobs, Job::Leave(me));
+        }
+    }
+
+    /// Lets the member go, unless something is held. Blocking.
+    pub(super) fn leave(&self) {
+        if !self.in_flight().held.is_empty() {
+            return;
+        }
+        let member = self.member.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(member) = member else { return };
+        let now = self.topic.now();
+        let mut left = member.leave(now);
+        if self.group_name.is_none() {
+            left = left.and(self.topic.log.collect_groups(now).map(drop));
+        }
+        if let Err(error) = left {
+            // The others find its lock free, and take over.
+            tracing::warn!(%error, "a member could not leave its group");
+        }
+    }
+
+    /// The session has ended: what is held is lost, and goes to others at once.
+    fn end(&self) {
+        let held: Vec<Held> = {
+            let mut in_flight = self.in_flight();
+            in_flight.closed = true;
+            let held = in_flight.held.values_mut().filter(|held| !held.lost);
+            held.map(|held| {
+                held.lost = true;
+                held.again()
+            })
+            .collect()
+        };
+        self.losses.send_modify(|count| *count += 1);
+        self.holding.notify_one();
+        for held in held {
+            let Some(subscription) = self.me.upgrade() else { return };
+            let decision = Decision::Outcome(Outcome::Retry { after: None });
+            let job = SettleJob { subscription, held, decision, done: None };
+            // Without the thread the others take over when the member is gone.
+            let _ = submit(&self.jobs, Job::Settle(job));
+        }
     }
 
     /// Notes a delivery that is handed out; its tag.
     pub(super) fn hold(&self, held: Held) -> u64 {
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
-        let mut in_flight = self.in_flight();
-        in_flight.bytes += held.bytes;
-        in_flight.held.insert(tag, held);
+        {
+            let mut in_flight = self.in_flight();
+            in_flight.bytes += held.bytes;
+            in_flight.held.insert(tag, held);
+        }
+        self.holding.notify_one();
         tag
     }
 
@@ -109,19 +199,27 @@ impl SubscriptionState {
     }
 
     fn decide(&self, tag: u64, decision: Decision, done: Option<SettledSender>) {
-        let held = {
+        let (held, last) = {
             let mut in_flight = self.in_flight();
             let held = in_flight.held.remove(&tag);
             in_flight.bytes -= held.as_ref().map_or(0, |held| held.bytes);
-            held
+            (held, in_flight.closed && in_flight.held.is_empty())
         };
         self.room.notify_one();
-        let (Some(held), Some(me)) = (held, self.me.upgrade()) else {
-            if let Some(done) = done {
-                done.send(Err(lost("it was settled before")));
+        match (held.filter(|held| !held.lost), self.me.upgrade()) {
+            (Some(held), Some(me)) => self.submit(me, held, decision, done),
+            _ => {
+                if let Some(done) = done {
+                    done.send(Err(lost("its lease ran out, or its session has ended")));
+                }
             }
-            return;
-        };
+        }
+        if last {
+            self.ask_to_leave();
+        }
+    }
+
+    fn submit(&self, me: Arc<Self>, held: Held, decision: Decision, done: Option<SettledSender>) {
         let job = SettleJob { subscription: me, held, decision, done };
         // Without the thread nothing is settled: the sender is dropped, which says `Lost`.
         if let Err(error) = submit(&self.jobs, Job::Settle(job)) {
@@ -147,6 +245,42 @@ impl Held {
     }
 }
 
+impl Held {
+    /// The same claim once more, for a settle that the holder knows nothing of.
+    fn again(&self) -> Self {
+        Self { letter: None, failed: None, ..*self }
+    }
+}
+
+/// What belongs to one session and ends with it.
+#[derive(Debug)]
+pub(super) struct Scope {
+    ended: watch::Sender<bool>,
+    subscriptions: Mutex<Vec<Weak<SubscriptionState>>>,
+}
+
+impl Scope {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { ended: watch::Sender::new(false), subscriptions: Mutex::default() })
+    }
+
+    fn add(&self, state: &Arc<SubscriptionState>) {
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        subscriptions.retain(|state| state.strong_count() > 0);
+        subscriptions.push(Arc::downgrade(state));
+    }
+
+    /// Loses what its subscriptions hold; nothing of the session works from now on.
+    pub(super) fn end(&self) {
+        self.ended.send_replace(true);
+        let subscriptions = {
+            let mut all = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *all)
+        };
+        subscriptions.iter().filter_map(Weak::upgrade).for_each(|state| state.end());
+    }
+}
+
 impl SettleQueue for SubscriptionState {
     fn settle(&self, tag: u64, outcome: Outcome, done: Option<SettledSender>) {
         self.decide(tag, Decision::Outcome(outcome), done);
@@ -165,32 +299,29 @@ impl SettleQueue for SubscriptionState {
         let Some(me) = self.me.upgrade() else { return Box::pin(std::future::ready(())) };
         let mut losses = self.losses.subscribe();
         Box::pin(async move {
-            while me.in_flight().held.get(&tag).is_some_and(|held| !held.lost) {
+            loop {
+                match me.in_flight().held.get(&tag).map(|held| held.lost) {
+                    Some(true) => return,
+                    Some(false) => {}
+                    // Settled: it can no longer be lost.
+                    None => break,
+                }
                 if losses.changed().await.is_err() {
                     return;
                 }
             }
-            if !me.in_flight().held.contains_key(&tag) {
-                // Settled: it can no longer be lost.
-                std::future::pending::<()>().await;
-            }
+            drop(me);
+            std::future::pending::<()>().await;
         })
     }
 }
 
 impl Drop for SubscriptionState {
-    /// The last delivery is settled, the subscription gone: the member leaves.
+    /// The last delivery is settled, the subscription gone: the member leaves if it did not yet.
     fn drop(&mut self) {
-        let member = self.member.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let now = self.topic.now();
-        let left = member.map_or(Ok(()), |member| member.leave(now));
-        let temporary = self.group_name.is_none();
-        let collected =
-            if temporary { self.topic.log.collect_groups(now).map(drop) } else { Ok(()) };
-        if let Err(error) = left.and(collected) {
-            // The others find its lock free, and take over.
-            tracing::warn!(%error, "a member could not leave its group");
-        }
+        self.in_flight().held.clear();
+        self.holding.notify_one();
+        self.leave();
     }
 }
 

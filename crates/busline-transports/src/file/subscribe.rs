@@ -1,5 +1,6 @@
 //! Subscriptions: claims on a group's log, handed out as deliveries.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -7,16 +8,16 @@ use std::time::Duration;
 
 use busline_core::delivery::{SettleQueue, Settler};
 use busline_core::transport::{ATTEMPTS_MAX_DEFAULT, Membership, Subscribe, Subscription};
-use busline_core::{Attempt, Delivery, GroupName, Outcome, Result};
+use busline_core::{Attempt, Delivery, Error, ErrorKind, GroupName, Outcome, Result, Settled};
 use busline_log::{Group, GroupOptions, Lifetime};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::claim::{Claim, Claimer, give_back};
+use super::claim::{Claim, Claimer, Room, give_back};
 use super::error::{of_log, worker_gone};
 use super::lease::keep_leases;
 use super::mapping::GroupConfig;
-use super::state::{Held, SubscriptionState};
+use super::state::{Held, Scope, SubscriptionState};
 use super::store::{Store, TopicLog};
 use super::wait::Waiter;
 use super::worker::Job;
@@ -33,6 +34,11 @@ pub(super) struct FileSubscription {
     claimer: Option<Claimer>,
     /// A claim under way: kept here, so that a cancelled `next` loses nothing.
     claiming: Option<JoinHandle<(Claimer, Result<Claim>)>>,
+    /// Claimed and not handed out yet: first the dead letters of the same claim are written.
+    ready: Vec<Delivery>,
+    exhausted: VecDeque<Settled>,
+    /// Whether that claim began with nothing held.
+    was_all: bool,
     waiter: Waiter,
     stopped: bool,
 }
@@ -41,9 +47,11 @@ pub(super) struct FileSubscription {
 pub(super) fn open(
     store: &Arc<Store>,
     jobs: &Sender<Job>,
+    scope: &Arc<Scope>,
     spec: Subscribe,
     topic: &Arc<TopicLog>,
 ) -> Result<FileSubscription> {
+    check_bounds(&spec)?;
     let now = topic.now();
     let (name, group_name, group, member, config) = match &spec.membership {
         Membership::Group(name) => {
@@ -73,7 +81,7 @@ pub(super) fn open(
             (name, None, declared.group, member, config)
         }
     };
-    let state = SubscriptionState::new(store, jobs, topic, group, group_name);
+    let state = SubscriptionState::new(store, jobs, topic, group, group_name, scope);
     let lease = lease_of(&spec);
     let claimer = Claimer::new(&state, member, &config, name, lease);
     tokio::spawn(keep_leases(Arc::downgrade(&state), lease, spec.hold_max));
@@ -83,6 +91,9 @@ pub(super) fn open(
         spec,
         claimer: Some(claimer),
         claiming: None,
+        ready: Vec::new(),
+        exhausted: VecDeque::new(),
+        was_all: true,
         waiter,
         stopped: false,
     })
@@ -91,18 +102,27 @@ pub(super) fn open(
 impl FileSubscription {
     async fn next_chunk(&mut self) -> Result<Option<Vec<Delivery>>> {
         loop {
+            while let Some(settled) = self.exhausted.front_mut() {
+                // It is logged; the message stays in its group and is looked at again.
+                let _ = settled.await;
+                self.exhausted.pop_front();
+            }
+            if !self.ready.is_empty() {
+                return Ok(Some(std::mem::take(&mut self.ready)));
+            }
             if self.stopped {
                 return Ok(None);
             }
             if self.claiming.is_none() {
-                let (records_max, bytes_max) = self.room().await;
+                let room = self.room().await;
                 let Some(mut claimer) = self.claimer.take() else {
                     return Err(worker_gone());
                 };
                 self.claiming = Some(tokio::task::spawn_blocking(move || {
-                    let claim = claimer.claim(records_max, bytes_max);
+                    let claim = claimer.claim(room);
                     (claimer, claim)
                 }));
+                self.was_all = room.is_all;
             }
             let Some(claiming) = &mut self.claiming else { continue };
             let joined = claiming.await;
@@ -110,20 +130,22 @@ impl FileSubscription {
             let (claimer, claim) = joined.map_err(|_| worker_gone())?;
             self.claimer = Some(claimer);
             let claim = claim?;
-            let (mark, wait, idle) =
-                (claim.mark, claim.wait, claim.chunk.len() == 0 && !claim.more);
-            let deliveries = self.hand_out(claim)?;
-            if !deliveries.is_empty() {
-                return Ok(Some(deliveries));
+            let (mark, wait, more) = (claim.mark, claim.wait, claim.more);
+            self.ready = self.hand_out(claim)?;
+            if !self.ready.is_empty() || !self.exhausted.is_empty() {
+                continue;
             }
-            if idle {
+            if !more {
                 self.waiter.wait(mark, wait).await?;
+            } else if !self.was_all && !self.state.in_flight().held.is_empty() {
+                // The next record waits for room that a settle makes.
+                self.state.room.notified().await;
             }
         }
     }
 
     /// Waits until something may be claimed; how many records and bytes.
-    async fn room(&self) -> (usize, usize) {
+    async fn room(&self) -> Room {
         loop {
             {
                 let in_flight = self.state.in_flight();
@@ -132,27 +154,35 @@ impl FileSubscription {
                 let bytes = self.spec.max_in_flight_bytes.max(1).saturating_sub(in_flight.bytes);
                 if count > 0 && bytes > 0 {
                     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-                    return (count.min(CHUNK_RECORDS_MAX), bytes.min(CHUNK_BYTES_MAX));
+                    return Room {
+                        records: count.min(CHUNK_RECORDS_MAX),
+                        bytes: bytes.min(CHUNK_BYTES_MAX),
+                        is_all: in_flight.held.is_empty(),
+                    };
                 }
             }
             self.state.room.notified().await;
         }
     }
 
-    fn hand_out(&self, claim: Claim) -> Result<Vec<Delivery>> {
+    fn hand_out(&mut self, claim: Claim) -> Result<Vec<Delivery>> {
         let state = &self.state;
         let lease = lease_of(&self.spec);
         let mut deliveries = Vec::with_capacity(claim.chunk.len());
         let mut failed = Ok(());
         for raw in claim.chunk.into_records() {
-            let tag = state.hold(Held::new(claim.id, &raw, claim.at, lease));
             let (attempts, seq, time) = (raw.attempts, raw.seq, raw.time);
+            let mut held = Held::new(claim.id, &raw, claim.at, lease);
             if let Some(limit) = state.attempts_max().filter(|limit| attempts > *limit) {
                 // Members died with it, again and again: it is not handed out once more.
-                let reason = format!("attempts exhausted: {} of {limit}", attempts - 1);
-                state.settle(tag, Outcome::Reject { reason }, None);
+                held.attempts = attempts.saturating_sub(1);
+                let reason = format!("attempts exhausted: {} of {limit}", held.attempts);
+                let (sender, settled) = Settled::channel();
+                state.settle(state.hold(held), Outcome::Reject { reason }, Some(sender));
+                self.exhausted.push_back(settled);
                 continue;
             }
+            let tag = state.hold(held);
             match raw.into_message(&state.topic.topic) {
                 Ok(message) => {
                     let queue = Arc::clone(state) as Arc<dyn SettleQueue>;
@@ -190,16 +220,25 @@ impl FileSubscription {
 
     /// The member stays for as long as one of its deliveries is held.
     fn retire(&mut self) {
-        self.state.in_flight().closed = true;
-        if let Some(claimer) = self.claimer.take() {
-            claimer.retire();
+        match self.claimer.take() {
+            Some(claimer) => claimer.retire(),
+            None => self.state.retire(None),
         }
     }
 }
 
 impl Subscription for FileSubscription {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Vec<Delivery>>>> {
-        Box::pin(self.next_chunk())
+        let state = Arc::clone(&self.state);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = state.ended() => {
+                    if self.stopped { Ok(None) } else { Err(worker_gone()) }
+                }
+                chunk = self.next_chunk() => chunk,
+            }
+        })
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Result<()>> {
@@ -232,6 +271,23 @@ impl fmt::Debug for FileSubscription {
             .field("topic", &self.spec.topic)
             .field("membership", &self.spec.membership)
             .finish_non_exhaustive()
+    }
+}
+
+fn check_bounds(spec: &Subscribe) -> Result<()> {
+    let nothing = [
+        ("max_in_flight", spec.max_in_flight == 0),
+        ("max_in_flight_bytes", spec.max_in_flight_bytes == 0),
+        ("lease", spec.lease.is_zero()),
+        ("hold_max", spec.hold_max.is_some_and(|hold_max| hold_max.is_zero())),
+    ];
+    match nothing.into_iter().find(|(_, zero)| *zero) {
+        Some((name, _)) => Err(Error::new(
+            ErrorKind::Limit,
+            format!("{name} is 0: nothing would ever be delivered"),
+        )
+        .context("topic", &spec.topic)),
+        None => Ok(()),
     }
 }
 

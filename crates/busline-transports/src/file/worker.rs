@@ -17,6 +17,7 @@ use super::config::Sync;
 use super::error::{of_log, worker_gone};
 use super::meta;
 use super::settle::{SettleJob, Settling};
+use super::state::SubscriptionState;
 use super::store::{Store, TopicLog};
 
 /// How many messages are taken together at most: it bounds how long the first of them waits.
@@ -28,6 +29,8 @@ const RETAIN_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     Publish(PublishJob),
     Settle(SettleJob),
+    /// A subscription ended: its member leaves, behind its settles.
+    Leave(Arc<SubscriptionState>),
     /// Answers when everything before it is done and synced.
     Flush(oneshot::Sender<Result<()>>),
 }
@@ -38,7 +41,7 @@ pub(super) struct PublishJob {
     pub(super) messages: Vec<(Message, ReceiptSender)>,
     pub(super) mandatory: bool,
     /// Room in the window, given back with the last receipt.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// Starts the thread; it ends when every sender is gone.
@@ -102,6 +105,7 @@ impl Worker {
     fn round(&mut self, first: Job) {
         let mut settling = Settling::default();
         let mut flushes = Vec::new();
+        let mut leaving = Vec::new();
         let mut permits = Vec::new();
         let mut next = Some(first);
         let mut taken = 0;
@@ -115,6 +119,7 @@ impl Worker {
                     taken += 1;
                     settling.add(job);
                 }
+                Job::Leave(subscription) => leaving.push(subscription),
                 Job::Flush(done) => flushes.push(done),
             }
             if taken < TAKE_MAX {
@@ -128,6 +133,7 @@ impl Worker {
         }
         drop(permits);
         settling.settle(always);
+        leaving.iter().for_each(|subscription| subscription.leave());
         if !flushes.is_empty() {
             let result = self.sync_all();
             for done in flushes {
@@ -137,7 +143,7 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, job: PublishJob) -> OwnedSemaphorePermit {
+    fn publish(&mut self, job: PublishJob) -> Arc<OwnedSemaphorePermit> {
         let PublishJob { topic, messages, mandatory, permit } = job;
         let routes = if mandatory { Some(topic.selections()) } else { None };
         for (message, receipt) in messages {

@@ -245,6 +245,7 @@ fn bounds_of_a_request_hold() {
     let mut request = ClaimRequest {
         records_max: 10,
         bytes_max: 13,
+        first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
         order_by: None,
@@ -314,6 +315,7 @@ fn later_records_of_an_order_wait_for_earlier_ones() {
     let request = ClaimRequest {
         records_max: 9,
         bytes_max: 1 << 20,
+        first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
         order_by: Some(&order),
@@ -355,6 +357,7 @@ fn a_slow_order_does_not_pull_the_whole_log_into_memory() {
     let request = ClaimRequest {
         records_max: 9,
         bytes_max: 1 << 20,
+        first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
         order_by: Some(&order),
@@ -383,6 +386,7 @@ fn a_contended_group_says_so_instead_of_waiting() {
     let request = ClaimRequest {
         records_max: 1,
         bytes_max: 9,
+        first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
         order_by: None,

@@ -93,6 +93,7 @@ impl World {
         let request = ClaimRequest {
             records_max: max,
             bytes_max: 1 << 20,
+            first_may_exceed: true,
             lease_us: LEASE_US,
             filter,
             order_by: None,

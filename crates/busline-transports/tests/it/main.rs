@@ -1,0 +1,4 @@
+//! The transports against the contract.
+
+#[cfg(all(feature = "file", unix))]
+mod file;
