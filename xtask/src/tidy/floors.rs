@@ -11,7 +11,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ("busline-derive", &[], &["busline", "busline-core"]),
     ("busline-core", &[], &[]),
     ("busline-transports", &["busline-core", "busline-log"], &[]),
-    ("busline", &["busline-core", "busline-derive", "busline-transports"], &[]),
+    ("busline", &["busline-core", "busline-derive", "busline-transports"], &["busline-log"]),
     ("busline-cli", &["busline"], &[]),
     ("xtask", &["busline-core", "busline-log", "busline-transports"], &[]),
 ];

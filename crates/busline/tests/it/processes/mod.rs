@@ -1,0 +1,6 @@
+//! Members in several processes: who is stopped loses what it held, who dies is missed at once, and
+//! who waits is woken.
+
+mod idle;
+mod takeover;
+pub(crate) mod workers;
