@@ -47,7 +47,7 @@ impl Format {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let label_len = u32_at(bytes, 12)? as usize;
         let id = u128::from_le_bytes(field(bytes, 16)?);
         let body = checked_body(bytes)?;
@@ -127,7 +127,7 @@ pub(crate) struct CleanMark {
 
 impl CleanMark {
     /// `magic 8 | id 16 | active_base 8 | seq 8 | pos 8 | last_time 8 | crc 4`
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = CLEAN_MAGIC.to_vec();
         out.extend_from_slice(&self.log_id.to_le_bytes());
         for word in [self.tail.active_base, self.tail.seq, self.tail.pos] {
@@ -138,7 +138,7 @@ impl CleanMark {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let body = checked_body(bytes)?;
         if body.len() != 56 || !body.starts_with(&CLEAN_MAGIC) {
             return None;

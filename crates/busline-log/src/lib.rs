@@ -15,6 +15,9 @@ mod control;
 mod error;
 mod files;
 mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod log;
 mod options;

@@ -78,6 +78,12 @@ impl Repair<'_> {
         let poisoned =
             self.storage.exists(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
         let listing = list(self.storage, self.dir, format, OP)?;
+        if listing.table.segments.is_empty() && listing.headless.is_empty() {
+            let message = "the log has a FORMAT file but no segments; restore them from a backup";
+            return Err(
+                Error::new(ErrorKind::Damaged, OP, message).with("path", self.dir.display())
+            );
+        }
         let end = match trusted_end(self.storage, self.dir) {
             Some(end) => end,
             None => examined_end(self.storage, self.dir, format, &listing)?,
@@ -112,7 +118,7 @@ impl Repair<'_> {
             self.forget()?;
         }
         for (path, _) in headless {
-            report.set_aside.push(self.set_aside(&path)?);
+            report.set_aside.extend(self.set_aside(&path)?);
         }
         for (info, found) in surveys.iter().rev() {
             self.mend(info, found, table.after(info.base()).filter(|_| end.cut.is_none()))?;
@@ -149,12 +155,16 @@ impl Repair<'_> {
         self.storage.sync_dir(self.dir).map_err(|e| Error::io(OP, self.dir, e))
     }
 
-    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+    /// Renames a file out of the way; `None` when it is not even there.
+    fn set_aside(&self, path: &Path) -> Result<Option<PathBuf>> {
         let mut aside = path.as_os_str().to_owned();
         aside.push(SET_ASIDE);
         let aside = PathBuf::from(aside);
-        self.storage.rename(path, &aside).map_err(|e| Error::io(OP, path, e))?;
-        Ok(aside)
+        match self.storage.rename(path, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(OP, path, e)),
+        }
     }
 
     /// Leaves only sound frames in a segment. Every step leaves a log that says the same or less is lost.

@@ -77,19 +77,52 @@ pub(super) fn list(
             Err(e) => return Err(e),
         }
     }
-    Ok(Listing { table: Table::of(segments), headless })
+    let listing = Listing { table: Table::of(segments), headless };
+    Ok(with_missing(storage, dir, listing, operation))
+}
+
+/// Adds the first segment, when the control page knows of one that is not there any more.
+fn with_missing(
+    storage: &dyn Storage,
+    dir: &Path,
+    mut listing: Listing,
+    operation: &'static str,
+) -> Listing {
+    let found = listing.table.segments.first().map(|info| info.base());
+    // Asked after listing: retention says first what it is about to remove.
+    let first = trusted_control(storage, dir).map(|control| control.first_seq());
+    if let (Some(first), Some(found)) = (first, found)
+        && first < found
+        && listing.headless.is_empty()
+    {
+        let path = path(dir, first);
+        let damage = Damage {
+            path: path.clone(),
+            segment_base: first,
+            offset_start: 0,
+            offset_end: 0,
+            seq_start: first,
+            seq_end: Some(found),
+            cause: "the file is missing".to_owned(),
+        };
+        listing.headless.push((path, Error::damaged(operation, damage)));
+    }
+    listing
 }
 
 /// What the control page tells about the end, when there is one that can be believed.
 pub(super) fn trusted_end(storage: &dyn Storage, dir: &Path) -> Option<End> {
+    let control = trusted_control(storage, dir)?;
+    Some(End { tail: Some(control.tail_seq()), durable: control.durable(), cut: None })
+}
+
+fn trusted_control(storage: &dyn Storage, dir: &Path) -> Option<Control> {
     let path = dir.join(CONTROL);
     if !storage.exists(&path).ok()? {
         return None;
     }
     let control = Control::new(storage.shared_page(&path).ok()?);
-    let (durable, tail) = (control.durable(), control.tail_seq());
-    let trusted = control.is_trusted(storage.boot_id().ok()?);
-    trusted.then_some(End { tail: Some(tail), durable, cut: None })
+    control.is_trusted(storage.boot_id().ok()?).then_some(control)
 }
 
 /// What the segments tell about the end, when no control page does.

@@ -174,7 +174,7 @@ fn crc_of(header: &[u8; HEADER_LEN], salt: u32) -> u32 {
 }
 
 /// Reads a whole frame from the start of `bytes` and checks all of it, records included.
-#[cfg(test)]
+#[allow(dead_code)] // for tests and fuzzing; a reader does it piece by piece
 pub(crate) fn decode_frame(bytes: &[u8], salt: u32) -> Result<(FrameHeader, &[u8]), Fault> {
     let header = FrameHeader::decode(bytes, salt)?;
     let len = usize::try_from(header.frame_len()).map_err(|_| Fault::Header)?;

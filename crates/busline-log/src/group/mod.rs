@@ -11,6 +11,8 @@
 
 mod claim;
 mod directory;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod handle;
 mod info;
 mod journal;

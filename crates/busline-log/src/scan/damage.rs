@@ -7,9 +7,13 @@ use crate::scan::{OP, Scanner};
 
 impl Scanner {
     /// After a `Damaged` error: goes on behind the damage, knowing that records are lost. Returns the new
-    /// position; without such an error it stays where it is.
+    /// position; without such an error it stays where it is. `Damaged` again when a segment is missing or has
+    /// no header that can be read: then nobody knows where to go on, only a repair helps.
     pub fn skip_damage(&mut self) -> Result<u64> {
         let Some(resume) = self.damage.take() else {
+            if self.frame.is_none() {
+                self.load()?;
+            }
             return Ok(self.seq);
         };
         self.frame = None;

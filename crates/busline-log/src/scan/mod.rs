@@ -194,7 +194,7 @@ impl Scanner {
     }
 
     /// Loads the frame that begins with the next record; false at the tail.
-    fn load(&mut self) -> Result<bool> {
+    pub(super) fn load(&mut self) -> Result<bool> {
         self.inner().check_closed(OP)?;
         self.frame = None;
         loop {

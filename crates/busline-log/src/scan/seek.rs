@@ -147,7 +147,8 @@ impl Scanner {
         self.seq = seq;
         let table = self.inner().table()?;
         let Some(info) = table.floor(seq).and_then(|at| table.segments.get(at)) else {
-            return Err(self.removed());
+            // Removed, or the first segment is gone although nobody removed its records.
+            return Err(self.missing());
         };
         let mut info = info;
         let mut end = table.end_of(info.base());

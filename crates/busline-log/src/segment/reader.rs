@@ -107,8 +107,8 @@ impl FrameReader {
         mut wanted: impl FnMut(&FrameHeader) -> bool,
     ) -> io::Result<Option<(u64, FrameHeader)>> {
         let len = self.file_len()?;
-        let mut pos = from.next_multiple_of(ALIGN);
-        while pos + HEADER_LEN as u64 <= len {
+        let mut pos = from.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
+        while pos.saturating_add(HEADER_LEN as u64) <= len {
             match self.header(pos) {
                 Ok(header) if wanted(&header) => match self.frame(pos) {
                     Ok(frame) => return Ok(Some((pos, frame.header))),
@@ -151,7 +151,7 @@ impl FrameReader {
 
     /// Makes the buffer hold `len` bytes at `pos`, or all there are.
     fn fill(&mut self, pos: u64, len: usize) -> io::Result<()> {
-        if pos >= self.window.start && pos + len as u64 <= self.window.end {
+        if pos >= self.window.start && pos.saturating_add(len as u64) <= self.window.end {
             return Ok(());
         }
         let Some((file, _)) = &self.file else {

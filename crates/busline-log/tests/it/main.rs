@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests are test code too
 
 mod crash;
+mod damage;
 mod faults;
 mod helper;
 mod kill;
