@@ -136,8 +136,11 @@ impl Control {
     }
 
     fn set_u128(&self, at: usize, value: u128) {
-        self.set(at, (value & u128::from(u64::MAX)) as u64);
-        self.set(at + 1, (value >> 64) as u64);
+        let halves = value.to_le_bytes();
+        let (words, _) = halves.as_chunks::<8>();
+        for (word, bytes) in (at..).zip(words) {
+            self.set(word, u64::from_le_bytes(*bytes));
+        }
     }
 
     /// Whether the words describe this log in this boot.

@@ -9,6 +9,10 @@
 //! patterns, no headers. `FORMAT.md` beside it gives the bytes on disk, the crash model and what is
 //! assumed of the medium. It is no network service and no database: there is no update and no index by key.
 
+// Bytes of a medium are not trusted: nothing that they say may index, or lose bits, unchecked.
+#![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::cast_possible_truncation))]
+
 mod bytes;
 mod check;
 mod control;

@@ -2,7 +2,7 @@
 
 use crate::bytes::{VARINT_LEN_MAX, put_varint};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{ALIGN, FRAME_BODY_MAX, FrameHeader, HEADER_LEN, KEY_BYTES_MAX};
+use crate::frame::{ALIGN_BYTES, FRAME_BODY_MAX, FrameHeader, HEADER_LEN, KEY_BYTES_MAX};
 
 /// Records that will be written as one frame: all of them become visible, or none.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Batch {
         if self.body_crc.is_none() {
             let body = self.buffer.get(HEADER_LEN..HEADER_LEN + self.body_len);
             self.body_crc = Some(crc32fast::hash(body.unwrap_or_default()));
-            let len = (HEADER_LEN + self.body_len).next_multiple_of(ALIGN as usize);
+            let len = (HEADER_LEN + self.body_len).next_multiple_of(ALIGN_BYTES);
             self.buffer.resize(len, 0);
         }
         self.buffer.len() as u64

@@ -21,7 +21,8 @@ use crate::bytes::{field, put, u32_at, u64_at};
 /// The bytes before the body.
 pub(crate) const HEADER_LEN: usize = 48;
 /// Frames begin at multiples of this.
-pub(crate) const ALIGN: u64 = 8;
+pub(crate) const ALIGN_BYTES: usize = 8;
+pub(crate) const ALIGN: u64 = ALIGN_BYTES as u64;
 /// The longest body of a frame, in bytes: 64 MiB.
 pub const FRAME_BODY_MAX: usize = 64 << 20;
 /// The body size at which a batch is worth writing, in bytes: 256 KiB.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
-    APPEND_LOCK, CLEAN, CONTROL, CleanMark, FORMAT, Format, LABEL_BYTES_MAX, OPEN_LOCK, POISONED,
-    SYNC_LOCK, is_leftover, write_atomic,
+    APPEND_LOCK, BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, LABEL_BYTES_MAX, OPEN_LOCK,
+    POISONED, SYNC_LOCK, is_leftover, write_atomic,
 };
 use crate::log::recovery::{self, Recovered};
 use crate::log::{CachedTable, Inner, Log, Writer};
@@ -333,11 +333,21 @@ fn open_shared(
         let Recovered { tail, first, clean, report } =
             recovery::recover(storage.as_ref(), dir, format, poisoned, now_us)?;
         let poison = poison_of(poisoned, &report);
+        remove_bells(storage.as_ref(), dir);
         control.init(boot_id, tail, first, poison, clean);
         Ok((control, report))
     })();
     append_lock.unlock().map_err(io)?;
     opened
+}
+
+/// Removes the doorbells of processes that are gone: no page knows them any more.
+fn remove_bells(storage: &dyn Storage, dir: &Path) {
+    let bells = dir.join(BELLS);
+    for name in storage.list(&bells).unwrap_or_default() {
+        // A left-over takes up a name and nothing else.
+        let _ = storage.remove(&bells.join(name));
+    }
 }
 
 /// Opens without writing anything: what is valid now is what is seen.

@@ -403,6 +403,22 @@ fn a_remote_file_system_is_refused_unless_allowed() {
 }
 
 #[test]
+fn the_doorbells_of_another_boot_are_removed() {
+    let storage = MemStorage::new();
+    let log = open(&storage);
+    let bells = Path::new(DIR).join("bells");
+    let bell = log.doorbell().unwrap();
+    storage.sync_dir(&bells).unwrap();
+    storage.sync_dir(Path::new(DIR)).unwrap();
+    assert_eq!(storage.list(&bells).unwrap().len(), 1);
+    storage.crash(&mut |count| count - 1);
+    drop((bell, log));
+    let log = open(&storage);
+    assert_eq!(storage.list(&bells).unwrap_or_default().len(), 0);
+    drop(log.doorbell().unwrap());
+}
+
+#[test]
 fn creating_is_whole_or_nothing() {
     for changes in 0.. {
         for seed in 0..4 {

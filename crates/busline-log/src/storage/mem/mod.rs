@@ -118,7 +118,7 @@ impl MemStorage {
             if percent == 100 || mix(&mut state).is_multiple_of(2) {
                 return count - 1;
             }
-            (mix(&mut state) % count as u64) as usize
+            usize::try_from(mix(&mut state) % count as u64).unwrap_or(0)
         });
     }
 
