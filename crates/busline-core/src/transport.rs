@@ -253,7 +253,8 @@ pub enum RetryMode {
     /// They overtake it.
     #[default]
     Overtake,
-    /// Later ones of the same ordering key wait.
+    /// Later ones of the same ordering key wait, from the moment that it is delivered until it is
+    /// settled. A message without an ordering key is ordered by its key.
     Block,
 }
 

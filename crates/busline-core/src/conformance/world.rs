@@ -387,7 +387,9 @@ async fn within<T>(
 /// What the harness cannot do is skipped, and says so.
 fn skip_refused(done: crate::Result<()>) -> Result<(), Failure> {
     match done {
-        Err(error) if error.kind() == ErrorKind::Refused => Err(Failure::skip(error.to_string())),
+        Err(error) if error.kind() == ErrorKind::Refused => {
+            Err(Failure::skip(format!("reconnect is not shown: {error}")))
+        }
         result => Ok(result?),
     }
 }

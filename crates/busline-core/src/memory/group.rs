@@ -48,7 +48,7 @@ pub(super) struct Group {
     tag: u64,
     pub(super) deadlines: BTreeSet<(Duration, u64)>,
     /// With `Block`: the unsettled messages of each ordering key; only the first one goes out.
-    pub(super) lanes: HashMap<Option<ByteString>, BTreeSet<u64>>,
+    pub(super) lanes: HashMap<ByteString, BTreeSet<u64>>,
     pub(super) members: BTreeMap<u64, Member>,
     /// Since when it has had no living member.
     idle_since: Duration,
@@ -340,7 +340,7 @@ impl Group {
         if self.config.retry_mode != RetryMode::Block {
             return true;
         }
-        let lane = self.lanes.entry(record.message.ordering_key.clone()).or_default();
+        let lane = self.lanes.entry(record.lane()).or_default();
         lane.insert(number);
         lane.first() == Some(&number)
     }

@@ -22,6 +22,15 @@ pub(super) struct Stored {
     pub(super) bytes: u64,
 }
 
+impl Stored {
+    /// What it is kept in order by, where retries block: a message without an ordering key is
+    /// ordered by its key.
+    pub(super) fn lane(&self) -> ByteString {
+        let Message { ordering_key, key, .. } = &self.message;
+        ordering_key.clone().unwrap_or_else(|| key.as_str().into())
+    }
+}
+
 /// One topic.
 #[derive(Debug)]
 pub(super) struct TopicLog {

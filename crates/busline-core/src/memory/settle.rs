@@ -99,12 +99,15 @@ impl Group {
     }
 
     fn leave_lane(&mut self, number: u64, entry: &Entry) {
-        let key = &entry.record.message.ordering_key;
-        let Some(lane) = self.lanes.get_mut(key) else { return };
+        if self.lanes.is_empty() {
+            return;
+        }
+        let key = entry.record.lane();
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.remove(&number);
         let next = lane.first().copied();
         match next {
-            None => drop(self.lanes.remove(key)),
+            None => drop(self.lanes.remove(&key)),
             Some(next) if self.place(next) == Some(Place::Blocked) => self.put(next, Place::Ready),
             Some(_) => {}
         }

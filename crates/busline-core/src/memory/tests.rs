@@ -94,6 +94,78 @@ async fn a_blocked_broker_accepts_a_window_and_keeps_the_order() {
 }
 
 #[tokio::test]
+async fn a_broker_may_say_no_and_may_not_be_there() {
+    let transport = MemoryTransport::new();
+    let broker = transport.broker();
+    let session = session(&transport).await;
+    drop(declare(&*session, None).await);
+    broker.nack_next(1, "the disk is on fire");
+    let receipts = session.send(vec![message("1"), message("2")].into()).await.unwrap();
+    let mut published = Vec::new();
+    for receipt in receipts {
+        published.push(receipt.await);
+    }
+    let [Err(PublishError::Nacked(why)), Ok(Receipt::Stored { .. })] = &published[..] else {
+        panic!("{published:?}")
+    };
+    assert!(why.to_string().contains("on fire"));
+
+    broker.block("low on memory");
+    broker.unblock();
+    for wanted in ["Blocked(\"low on memory\")", "Unblocked"] {
+        assert_eq!(format!("{:?}", session.next_event().await), wanted);
+    }
+    assert_eq!(broker.sessions(), 1);
+    broker.refuse_connects(true);
+    let refused = transport.connect(Connect::new(Role::Publish)).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Disconnected);
+    // Sessions that are there stay.
+    assert!(session.send(vec![message("3")].into()).await.is_ok());
+    broker.refuse_connects(false);
+    assert!(transport.connect(Connect::new(Role::Publish)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_misspelt_option_of_ours_is_refused_and_others_are_not_looked_at() {
+    let transport = MemoryTransport::new();
+    let session = session(&transport).await;
+    for (option, good) in [("memory.windwo", false), ("amqp.queue_type", true)] {
+        let mut spec = TopicSpec::new(topic());
+        spec.options.insert(option.to_owned(), "1".to_owned());
+        let topology = Topology { topics: vec![spec], ..Topology::default() };
+        assert_eq!(session.declare(&topology).await.is_ok(), good, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_whose_dead_letters_could_have_no_name_is_refused() {
+    let transport = MemoryTransport::new();
+    let session = session(&transport).await;
+    let long = Topic::new("t".repeat(250)).unwrap();
+    let topology = Topology {
+        topics: vec![TopicSpec::new(long.clone())],
+        groups: vec![GroupSpec::new(long, GroupName::new("g").unwrap())],
+        ..Topology::default()
+    };
+    assert_eq!(session.declare(&topology).await.unwrap_err().kind(), ErrorKind::Limit);
+    assert!(session.admin().unwrap().topics().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_of_a_broadcast_can_be_rejected_and_leaves_no_dead_letters() {
+    let transport = MemoryTransport::new();
+    let session = session(&transport).await;
+    drop(declare(&*session, None).await);
+    let all = Membership::Broadcast(crate::Patterns::all());
+    let mut stream = session.subscribe(Subscribe::new(topic(), all)).await.unwrap();
+    drop(session.send(vec![message("1")].into()).await.unwrap());
+    for delivery in next(&mut *stream).await {
+        delivery.reject("no").await.unwrap();
+    }
+    assert_eq!(session.admin().unwrap().topics().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn retention_bounds_what_is_held() {
     let clock = ManualClock::new(Timestamp::from_unix_ms(0));
     let transport = MemoryTransport::with_clock(Arc::new(clock.clone()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::case::{Failure, Outcome, check, check_eq, registry};
-use super::super::world::{World, check_text, group, message, text};
+use super::super::world::{World, check_text, group, keyed, message, text};
 use crate::capability::Lease;
 use crate::dead;
 use crate::delivery::Attempt;
@@ -32,6 +32,9 @@ registry! {
         "A delivery that was settled in time is not told lost when its time is over.";
     BlockingRetry later_ones_of_an_ordering_key_wait
         "With RetryMode Block a retried message holds back later ones of its ordering key only."
+        also DelayedRetry;
+    BlockingRetry without_an_ordering_key_the_key_orders
+        "With RetryMode Block messages without an ordering key wait for those of the same key."
         also DelayedRetry;
     BlockingRetry the_first_of_a_key_goes_on_after_any_settle
         "With RetryMode Block an ack and a reject let the next of the ordering key go.";
@@ -269,6 +272,27 @@ async fn later_ones_of_an_ordering_key_wait(world: World) -> Outcome {
     let wanted = [("red 1", 2), ("red 2", 1), ("red 3", 1)];
     check_eq!(found, wanted.map(|(text, n)| (text.to_owned(), n)), "what was held back");
     Ok(())
+}
+
+async fn without_an_ordering_key_the_key_orders(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    let spec = GroupSpec { retry_mode: RetryMode::Block, ..group(&topic, "g")? };
+    world.declare_groups(&*session, &topic, vec![spec]).await?;
+    let batch =
+        vec![keyed(&topic, "a", "a 1")?, keyed(&topic, "a", "a 2")?, keyed(&topic, "b", "b")?];
+    world.publish(&*session, batch).await?;
+    let mut stream = world.join(&*session, &topic, "g").await?;
+    let first = stream.next().await?;
+    check_text(&first, "a 1")?;
+    first.retry(LEASE).await?;
+    stream.expect(&["b"]).await?;
+    stream.nothing().await?;
+    world.advance(LEASE);
+    let again = stream.next().await?;
+    check_text(&again, "a 1")?;
+    stream.ack(again).await?;
+    stream.expect(&["a 2"]).await
 }
 
 async fn the_first_of_a_key_goes_on_after_any_settle(world: World) -> Outcome {

@@ -191,6 +191,8 @@ flaws! {
     TellsLossOfTheSettled => "settling_in_time_is_not_lost";
     /// Retries never block.
     NeverBlocks => "later_ones_of_an_ordering_key_wait";
+    /// What has no ordering key is not ordered at all.
+    OrdersNothingWithoutKey => "without_an_ordering_key_the_key_orders";
     /// What is blocked stays blocked after a reject.
     BlocksForEver => "the_first_of_a_key_goes_on_after_any_settle";
 

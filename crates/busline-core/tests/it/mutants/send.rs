@@ -174,6 +174,11 @@ fn alter_message(shared: &Shared, message: &mut Message) {
         }
         message.headers = once;
     }
+    if shared.has(Flaw::OrdersNothingWithoutKey) {
+        let mut notes = shared.notes();
+        notes.counter += 1;
+        message.ordering_key = Some(notes.counter.to_string().into());
+    }
     if shared.has(Flaw::DropsOrderingKeys) {
         message.ordering_key = None;
     }
