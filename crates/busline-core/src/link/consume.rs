@@ -54,18 +54,13 @@ impl LinkSubscription {
     }
 
     async fn ensure(&mut self) -> Result<&mut (Arc<dyn Session>, Box<dyn Subscription>)> {
-        let mut waits = self.link.0.options.backoff.waits();
-        while self.live.is_none() {
-            let session = self.link.session(Role::Consume).await?;
-            bind(&*session, &self.spec)?;
-            match session.subscribe(self.spec.clone()).await {
-                Ok(subscription) => self.live = Some((session, subscription)),
-                Err(error) if error.kind() == ErrorKind::Disconnected => {
-                    self.link.forget(Role::Consume, &session).await;
-                    self.link.pause(&mut waits).await;
-                }
-                Err(error) => return Err(error),
-            }
+        if self.live.is_none() {
+            let spec = &self.spec;
+            let subscribe = |session: Arc<dyn Session>| async move {
+                bind(&*session, spec)?;
+                session.subscribe(spec.clone()).await
+            };
+            self.live = Some(self.link.on_session(subscribe).await?);
         }
         self.live.as_mut().ok_or_else(not_there)
     }
@@ -132,18 +127,13 @@ impl LinkReader {
     }
 
     async fn ensure(&mut self) -> Result<&mut (Arc<dyn Session>, Box<dyn Reader>)> {
-        let mut waits = self.link.0.options.backoff.waits();
-        while self.live.is_none() {
-            let session = self.link.session(Role::Consume).await?;
-            bind(&*session, &self.spec)?;
-            match session.read(self.spec.clone()).await {
-                Ok(reader) => self.live = Some((session, reader)),
-                Err(error) if error.kind() == ErrorKind::Disconnected => {
-                    self.link.forget(Role::Consume, &session).await;
-                    self.link.pause(&mut waits).await;
-                }
-                Err(error) => return Err(error),
-            }
+        if self.live.is_none() {
+            let spec = &self.spec;
+            let read = |session: Arc<dyn Session>| async move {
+                bind(&*session, spec)?;
+                session.read(spec.clone()).await
+            };
+            self.live = Some(self.link.on_session(read).await?);
         }
         self.live.as_mut().ok_or_else(not_there)
     }

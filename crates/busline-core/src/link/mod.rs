@@ -177,6 +177,14 @@ impl Link {
         &self,
         operation: impl Fn(Arc<dyn Session>) -> F + Send + Sync,
     ) -> Result<T> {
+        self.on_session(operation).await.map(|(_, result)| result)
+    }
+
+    /// As [`Link::with_session`], with the session that it worked on.
+    async fn on_session<T, F: Future<Output = Result<T>> + Send>(
+        &self,
+        operation: impl Fn(Arc<dyn Session>) -> F + Send + Sync,
+    ) -> Result<(Arc<dyn Session>, T)> {
         let mut waits = self.0.options.backoff.waits();
         loop {
             let session = self.session(Role::Consume).await?;
@@ -185,7 +193,7 @@ impl Link {
                     self.forget(Role::Consume, &session).await;
                     self.pause(&mut waits).await;
                 }
-                result => return result,
+                result => return result.map(|result| (session, result)),
             }
         }
     }
