@@ -7,6 +7,59 @@
 //! Cases wait for events, each at most [`Rig::patience`] long, and never sleep. That something
 //! does *not* happen is shown by something else that comes after it, or by [`Rig::grace`] passing
 //! without it: a broken transport may slip through there, a sound one never fails.
+//!
+//! The whole test file of a transport, its rig being whatever makes a bus of its own for each case
+//! (a directory, a virtual host, a prefix of names):
+//!
+//! ```
+//! use std::sync::Arc;
+//! use busline_core::Result;
+//! use busline_core::conformance::{self, Harness, Rig};
+//! use busline_core::memory::MemoryTransport;
+//! use busline_core::transport::Transport;
+//! use futures_util::future::{BoxFuture, ready};
+//!
+//! struct Mine;
+//!
+//! struct MyRig(MemoryTransport);
+//!
+//! impl Harness for Mine {
+//!     fn name(&self) -> String {
+//!         "mine".to_owned()
+//!     }
+//!
+//!     fn rig(&self) -> BoxFuture<'_, Result<Box<dyn Rig>>> {
+//!         let rig: Box<dyn Rig> = Box::new(MyRig(MemoryTransport::new()));
+//!         Box::pin(ready(Ok(rig)))
+//!     }
+//! }
+//!
+//! impl Rig for MyRig {
+//!     fn transport(&self) -> Arc<dyn Transport> {
+//!         Arc::new(self.0.clone())
+//!     }
+//!
+//!     // What can be done to a broker is overridden here too: stop it, start it, kill a member.
+//!
+//!     fn reopen(&mut self) -> BoxFuture<'_, Result<()>> {
+//!         Box::pin(ready(Ok(())))
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let report = conformance::run(&Mine, |case| println!("{case}")).await;
+//! assert!(report.is_success(), "{report}");
+//! # })
+//! ```
+//!
+//! What the cases hold a transport to beyond the words of its port:
+//!
+//! - a killed session's deliveries are ready for others at once, in their order;
+//! - `stop` gives back what was not handed out without counting it, `release` counts;
+//! - a settle that was answered is not undone by the death of the member right after it;
+//! - operations that fail leave nothing half done: a batch with a bad message is not sent in part,
+//!   a group whose start is refused is not there;
+//! - errors name the thing that was wrong: the bound, the offset, the group and both its patterns.
 
 mod case;
 mod cases;
