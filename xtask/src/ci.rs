@@ -16,6 +16,7 @@ pub(crate) fn run() -> Result<()> {
     steps.step("test", || test::run_with(false, true, &[]));
     lints(&mut steps, &workspace);
     documents(&mut steps);
+    steps.step("fuzz targets", || fuzz_targets(&workspace.target).map(|()| None));
     steps.step("examples", || examples::run(&workspace).map(|()| None));
     steps.step("dependencies", || deny::run(&workspace.target));
     steps.step("demo", || demo(&workspace.target).map(|()| None));
@@ -55,6 +56,14 @@ fn documents(steps: &mut Steps) {
         doc(&["--package", "busline-cli", "--document-private-items"])?;
         doc(&[&libraries[..], &["--document-private-items"]].concat()).map(|()| None)
     });
+}
+
+/// They are run with a nightly compiler; that they compile, every compiler can tell.
+fn fuzz_targets(target: &Path) -> Result<()> {
+    let mut check = cargo(["check", "--manifest-path", "fuzz/Cargo.toml", "--bins"]);
+    // Nothing is linked here. Told of another library, it does not ask for a C++ compiler.
+    check.env("CUSTOM_LIBFUZZER_PATH", workspace::root().join("fuzz/Cargo.toml"));
+    shell::run(check.arg("--target-dir").arg(target.join("fuzz")))
 }
 
 /// The README's first command, with figures that a program can check.

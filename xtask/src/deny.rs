@@ -37,7 +37,9 @@ fn installed(target: &Path) -> Result<PathBuf> {
         return Ok(deny);
     }
     println!("cargo-deny {VERSION} is not in {}: installing it", root.display());
-    let mut install = shell::cargo(["install", "cargo-deny", "--locked", "--force", "--quiet"]);
+    // Unoptimised: it runs for a second, and is built for minutes.
+    let mut install =
+        shell::cargo(["install", "cargo-deny", "--locked", "--force", "--quiet", "--debug"]);
     install.args(["--version", VERSION, "--root"]).arg(&root);
     install.arg("--target-dir").arg(root.join("build"));
     shell::run(&mut install)?;
