@@ -195,16 +195,16 @@ fn collect(
     depth: usize,
     found: &mut Vec<PathBuf>,
 ) -> Result<()> {
-    if Log::exists(storage, directory).map_err(of_log)? {
-        found.push(directory.to_owned());
-    }
-    let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
     let names = match storage.list(directory) {
         Ok(names) => names,
         // A plain file, or removed meanwhile.
         Err(error) if is_no_directory(&error) => return Ok(()),
         Err(error) => return Err(of_io("verify", directory, error)),
     };
+    if Log::exists(storage, directory).map_err(of_log)? {
+        found.push(directory.to_owned());
+    }
+    let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
     for name in names {
         collect(storage, &directory.join(name), depth, found)?;
     }

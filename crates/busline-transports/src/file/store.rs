@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use busline_core::transport::{Retention, TopicSpec, TopologyMode};
-use busline_core::{Error, ErrorKind, GroupName, Offset, Position, Result, Topic};
+use busline_core::{Error, ErrorKind, GroupName, Limits, Offset, Position, Result, Topic};
 use busline_log::storage::{OpenMode, Storage};
 use busline_log::{Group, GroupOptions, Log, Now, Options, RetainPolicy, SyncMode};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,8 @@ impl Store {
                 Sync::Os => SyncMode::Os,
             },
             allow_remote: self.config.allow_remote,
+            // What the limits allow fits: a record holds key and properties beside the payload.
+            record_bytes_max: Limits::default().payload_bytes_max + (1 << 20),
             ..Options::default()
         }
     }
@@ -387,6 +389,10 @@ fn check_marker(storage: &dyn Storage, config: &FileConfig) -> Result<()> {
                 .hint("if the directory is a bus, write the line 'busline bus 1' into it"));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Err(conflict(format!("{} is not a directory", root.display()))
+                .hint("name an empty or a new directory"));
+        }
         Err(error) => return Err(of_io("open bus", &marker, error)),
     }
     let found = match storage.list(root) {
