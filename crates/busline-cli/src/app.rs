@@ -69,7 +69,15 @@ impl App {
 
     /// Opens the bus.
     pub(crate) async fn open(&self, missing: Missing) -> Outcome<Bus> {
-        Ok(Bus::connect(self.config(missing)?).await?)
+        let opened = Bus::connect(self.config(missing)?).await;
+        let opened = opened.map_err(|error| match missing {
+            // Nobody typed the option that the error would advise against.
+            Missing::Fail if error.message().starts_with("there is no bus") => {
+                error.hint("check --bus; publishing, or consuming, makes a bus")
+            }
+            _ => error,
+        });
+        Ok(opened?)
     }
 
     /// Flushes what was accepted, settled and printed.

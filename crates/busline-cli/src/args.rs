@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use busline::{GroupName, Key, KeyPattern, Patterns, Position, Topic};
+use busline::{Durability, GroupName, Key, KeyPattern, Patterns, Position, Topic};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::reference;
@@ -61,6 +61,9 @@ pub(crate) enum Verb {
     /// Dead letters: see them, look into them, put them back, drop them
     #[command(subcommand)]
     Dead(DeadVerb),
+    /// Check or repair the files of an embedded log
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Say whether a bus can be used, what it promises, and what is likely wrong
     #[command(after_long_help = reference::text("doctor"))]
     Doctor(DoctorArgs),
@@ -112,6 +115,9 @@ pub(crate) struct PublishArgs {
     /// Fail with exit code 4 when a message matches no group
     #[arg(long)]
     pub(crate) mandatory: bool,
+    /// Fail with exit code 6 when a receipt survives less: memory, process, power, replicated
+    #[arg(long, value_name = "LEAST", value_parser = durability)]
+    pub(crate) durability: Option<Durability>,
     /// One message a line of standard input, or of the file
     #[arg(long, conflicts_with = "data")]
     pub(crate) lines: bool,
@@ -350,18 +356,18 @@ pub(crate) enum LogVerb {
 /// Arguments of `log verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The directory of a bus, or of one log
+    /// The directory of a bus, of a topic, or of one log
     pub(crate) dir: PathBuf,
 }
 
 /// Arguments of `log repair`.
 #[derive(Debug, Args)]
 pub(crate) struct RepairArgs {
-    /// The directory of a bus, or of one log
+    /// The directory of a bus, of a topic, or of one log
     pub(crate) dir: PathBuf,
-    /// Drop damaged records in the middle too: they are lost
+    /// Give up damaged records in the middle too, and keep the rest
     #[arg(long)]
-    pub(crate) drop_damaged: bool,
+    pub(crate) allow_drop: bool,
     /// Do not ask on a terminal before records are dropped
     #[arg(long, short)]
     pub(crate) yes: bool,
@@ -472,6 +478,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let ms = number.checked_mul(ms).ok_or_else(|| "the duration is too long".to_owned())?;
     Ok(Duration::from_millis(ms))
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    let all = [Durability::Memory, Durability::Process, Durability::Power, Durability::Replicated];
+    let found = all.into_iter().find(|durability| durability.as_str() == text);
+    found.ok_or_else(|| "it is memory, process, power or replicated".to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

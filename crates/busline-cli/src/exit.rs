@@ -18,6 +18,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const ELAPSED: u8 = 3;
 /// A message came back: no group takes it.
 pub(crate) const UNROUTABLE: u8 = 4;
+/// Damaged data was found.
+pub(crate) const DAMAGED: u8 = 7;
 /// No room is left.
 pub(crate) const FULL: u8 = 8;
 /// As the shell reports a program that SIGINT ended.

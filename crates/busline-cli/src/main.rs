@@ -16,6 +16,7 @@ mod filter;
 mod human;
 mod input;
 mod line;
+mod log;
 mod output;
 mod progress;
 mod publish;
@@ -74,6 +75,7 @@ async fn dispatch(mut app: App, verb: Verb) -> Outcome {
         Verb::Group(verb) => admin::group(&mut app, verb).await,
         Verb::Topic(verb) => admin::topic(&mut app, verb).await,
         Verb::Dead(verb) => dead::run(&mut app, verb).await,
+        Verb::Log(verb) => log::run(&mut app, verb).await,
         Verb::Doctor(args) => doctor::run(&mut app, args).await,
         Verb::Bench(args) => bench::run(&mut app, args).await,
         Verb::Demo(args) => demo::run(&mut app, args).await,

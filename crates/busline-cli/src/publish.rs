@@ -37,6 +37,9 @@ pub(crate) async fn run(app: &mut App, args: PublishArgs) -> Outcome {
     if args.mandatory {
         capabilities.require(Capability::Unroutable)?;
     }
+    if let Some(least) = args.durability {
+        capabilities.require_durability(least)?;
+    }
     let publisher = bus.publisher(args.topic.clone()).await?;
     let named = if args.data.is_none() && !args.lines { source.content_type() } else { None };
     let template = Template {

@@ -1,0 +1,17 @@
+//! The command line as scripts see it: real processes, exit codes and JSON lines.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests")]
+
+mod bounds;
+mod consume;
+mod dead;
+mod demo;
+mod exits;
+mod files;
+mod groups;
+mod kills;
+mod manual;
+mod publish;
+mod read;
+mod support;
