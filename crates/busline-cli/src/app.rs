@@ -67,9 +67,13 @@ impl App {
         Ok(config)
     }
 
-    /// Opens the bus.
+    /// Opens the bus. A signal ends the wait for one that cannot be reached.
     pub(crate) async fn open(&self, missing: Missing) -> Outcome<Bus> {
-        let opened = Bus::connect(self.config(missing)?).await;
+        let mut stop = self.stop.clone();
+        let opened = tokio::select! {
+            opened = Bus::connect(self.config(missing)?) => opened,
+            () = stop.requested() => return Err(Failure::Stopped),
+        };
         let opened = opened.map_err(|error| match missing {
             // Nobody typed the option that the error would advise against.
             Missing::Fail if error.message().starts_with("there is no bus") => {

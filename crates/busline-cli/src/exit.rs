@@ -53,6 +53,8 @@ pub(crate) enum Failure {
     },
     /// Nobody reads the output any more: no reason to say anything.
     Pipe,
+    /// A signal came before anything was begun.
+    Stopped,
 }
 
 impl Failure {
@@ -71,6 +73,7 @@ impl Failure {
         match self {
             Self::Error { code, .. } => *code,
             Self::Pipe => PIPE,
+            Self::Stopped => 0,
         }
     }
 
@@ -79,7 +82,7 @@ impl Failure {
     pub(crate) fn prefixed(self, what: &str) -> Self {
         match self {
             Self::Error { code, message } => Self::new(code, format!("{what}: {message}")),
-            Self::Pipe => Self::Pipe,
+            other => other,
         }
     }
 
@@ -88,7 +91,7 @@ impl Failure {
     pub(crate) fn and(self, what: &str) -> Self {
         match self {
             Self::Error { code, message } => Self::new(code, format!("{message}; {what}")),
-            Self::Pipe => Self::Pipe,
+            other => other,
         }
     }
 

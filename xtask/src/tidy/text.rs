@@ -10,7 +10,10 @@ const EXTENSIONS: &[&str] = &["json", "lock", "md", "ndjson", "rs", "snap", "std
 const NAMES: &[&str] = &[".gitattributes", ".gitignore", "LICENSE-APACHE", "LICENSE-MIT"];
 
 /// What else may be there, and why.
-const ALLOWED_FILES: &[(&str, &str)] = &[(".ci/run", "what the build machine starts")];
+const ALLOWED_FILES: &[(&str, &str)] = &[
+    (".ci/run", "what the build machine starts"),
+    ("examples/tour.sh", "the command line as a shell sees it, run by its tests"),
+];
 
 /// Folders of bytes that tests read.
 const DATA_FOLDERS: &[&str] = &["fuzz/seeds/"];

@@ -78,6 +78,9 @@ fn a_read_only_bus_is_5() {
                   mount -o remount,ro,bind busline-data; exec \"$0\" \"$@\"";
     let publish = finish(in_namespace(&place, script, &["publish", "t", "--data", "x"]));
     publish.fails(5, &["ead-only"]);
+    let doctor = finish(in_namespace(&place, script, &["doctor"]));
+    assert!([1, 5].contains(&doctor.code), "{doctor:?}");
+    assert!(doctor.stdout.contains("WRONG"), "{doctor:?}");
     assert_eq!(place.json(&["read", "t"]).len(), 1);
 }
 

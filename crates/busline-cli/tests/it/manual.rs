@@ -72,6 +72,25 @@ fn man_pages_and_completions_are_made_from_the_arguments() {
 }
 
 #[test]
+fn the_tour_in_the_examples_runs() {
+    let place = Place::new();
+    let tour = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/tour.sh");
+    let programs = std::path::Path::new(crate::support::BUSLINE).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = std::process::Command::new(tour)
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{stdout} {}", String::from_utf8_lossy(&output.stderr));
+    for words in ["stored 1,707 messages", "the sensor was moved", "2 of 2 put back", "\nsound "] {
+        assert!(stdout.contains(words), "'{words}' is not in {stdout}");
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn colours_only_for_terminals() {
     let place = Place::new();
     place.publish("t", &["a"]);
