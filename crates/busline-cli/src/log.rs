@@ -31,9 +31,10 @@ mod files {
     use crate::args::{Caution, RepairArgs, VerifyArgs};
     use crate::exit::{self, Failure, Outcome};
     use crate::human;
+    use crate::progress::Progress;
 
     pub(super) async fn verify(app: &mut App, args: VerifyArgs) -> Outcome {
-        let logs = verified(args.dir).await?;
+        let logs = verified(app, args.dir).await?;
         for log in &logs {
             if app.out.is_json() {
                 app.out.line(&VerifiedLine::of(log))?;
@@ -69,7 +70,7 @@ mod files {
 
     /// Looks at everything first: without leave to drop what is damaged, nothing is changed at all.
     pub(super) async fn repair(app: &mut App, args: RepairArgs) -> Outcome {
-        let logs = verified(args.dir.clone()).await?;
+        let logs = verified(app, args.dir.clone()).await?;
         let damaged: Vec<_> = logs
             .iter()
             .flat_map(|log| &log.findings)
@@ -92,7 +93,8 @@ mod files {
             ask(&format!("give up the damaged records at {places}"), caution, "")?;
         }
         let (directory, allow_drop) = (args.dir, args.allow_drop);
-        let repaired = blocking(move || busline::file::repair(&directory, allow_drop)).await?;
+        let work = move || busline::file::repair(&directory, allow_drop);
+        let repaired = blocking(app, "repairing", work).await?;
         for log in &repaired {
             if app.out.is_json() {
                 app.out.line(&RepairedLine::of(log))?;
@@ -110,15 +112,18 @@ mod files {
         Ok(app.out.flush()?)
     }
 
-    async fn verified(directory: PathBuf) -> Outcome<Vec<VerifiedLog>> {
-        blocking(move || busline::file::verify(&directory)).await
+    async fn verified(app: &App, directory: PathBuf) -> Outcome<Vec<VerifiedLog>> {
+        blocking(app, "checking", move || busline::file::verify(&directory)).await
     }
 
     /// On a thread that may block, so that signals are heard meanwhile.
     async fn blocking<T: Send + 'static>(
+        app: &App,
+        what: &'static str,
         work: impl FnOnce() -> busline::Result<T> + Send + 'static,
     ) -> Outcome<T> {
-        match tokio::task::spawn_blocking(work).await {
+        let work = tokio::task::spawn_blocking(work);
+        match Progress::spin(app, what, work).await {
             Ok(done) => Ok(done?),
             Err(error) => Err(Failure::new(exit::PROBLEM, error.to_string())),
         }

@@ -32,6 +32,24 @@ impl Progress {
         Self { bar, started: app.clock.monotonic(), shown: false }
     }
 
+    /// Awaits work of unknown length, with a sign of life when it is worth it.
+    pub(crate) async fn spin<T>(
+        app: &App,
+        what: &'static str,
+        mut work: impl Future<Output = T> + Unpin,
+    ) -> T {
+        tokio::select! {
+            done = &mut work => return done,
+            () = app.clock.sleep(SHOWN_AFTER) => {}
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let done = work.await;
+        bar.finish_and_clear();
+        done
+    }
+
     /// This much more is done.
     pub(crate) fn advance(&mut self, app: &App, by: u64) {
         self.bar.inc(by);

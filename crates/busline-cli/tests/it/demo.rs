@@ -102,28 +102,30 @@ fn clean(line: &Value) {
 #[test]
 fn no_process_outlives_a_demo_that_is_stopped() {
     use rustix::process::Signal;
-    let place = Place::new();
-    let mut demo = place.start(&["demo", "--keep", "kept"]);
-    let mut children = Vec::new();
-    while children.len() < 4 {
-        let line = demo.line();
-        assert!(!line.is_empty(), "it ended before it started its processes");
-        if let Some((_, pid)) =
-            line.strip_prefix("started").and_then(|line| line.split_once("(pid "))
-        {
-            children.push(pid.trim_end().trim_end_matches(')').to_owned());
+    for (signal, code) in [(Signal::KILL, 128 + 9), (Signal::INT, 130), (Signal::TERM, 0)] {
+        let place = Place::new();
+        let mut demo = place.start(&["demo", "--keep", "kept"]);
+        let mut children = Vec::new();
+        while children.len() < 4 {
+            let line = demo.line();
+            assert!(!line.is_empty(), "it ended before it started its processes");
+            let started = line.strip_prefix("started").and_then(|line| line.split_once("(pid "));
+            if let Some((_, pid)) = started {
+                children.push(pid.trim_end().trim_end_matches(')').to_owned());
+            }
         }
-    }
-    demo.signal(Signal::KILL);
-    assert_eq!(demo.finish().code, 128 + 9);
-    for pid in children {
-        // Each ends by itself when its standard input does: waited for, not polled for long.
-        let gone = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-            Err(_) => true,
-            Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
-        };
-        while !gone() {
-            std::thread::yield_now();
+        demo.signal(signal);
+        let done = demo.finish();
+        assert_eq!(done.code, code, "{done:?}");
+        for pid in children {
+            // Killed by the demo, or ending by itself when its standard input does.
+            let gone = || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+                Err(_) => true,
+                Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')),
+            };
+            while !gone() {
+                std::thread::yield_now();
+            }
         }
     }
 }

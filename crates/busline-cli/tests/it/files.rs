@@ -98,10 +98,9 @@ fn a_full_disk_is_8_and_nothing_is_lost() {
     let script = "mount -t tmpfs -o size=2m none small\n\
         head -c 1000000 /dev/zero > small/stone\n\
         set +e\n\
-        yes 'a line to fill a small disk with' | head -100000 \
+        seq 100000 | sed 's/$/ is a line to fill a small disk with/' \
           | \"$0\" --json --bus 'file:small/bus?full_wait=10ms' publish t --lines > receipts\n\
         echo \"code $?\" >> codes\n\
-        \"$0\" --bus file:small/bus --json read t > before\n\
         rm small/stone\n\
         \"$0\" --bus file:small/bus publish t --data after; echo \"code $?\" >> codes\n\
         \"$0\" --bus file:small/bus --json read t > records; echo \"code $?\" >> codes\n\
@@ -109,12 +108,23 @@ fn a_full_disk_is_8_and_nothing_is_lost() {
     let done = finish(in_namespace(&place, script, &[]));
     let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
     assert_eq!(read("codes"), "code 8\ncode 0\ncode 0\ncode 0\n", "{done:?}");
-    done.fails(0, &["stored: lines 1-"]);
-    let receipts = read("receipts").lines().count();
-    assert!(receipts > 0);
-    assert!(read("records").lines().count() > receipts, "every receipt, and the one after");
-    let count = receipts.to_string();
-    assert!(done.stderr.contains(&format!("stored: lines 1-{count}")), "{}", done.stderr);
+    done.fails(0, &["no space left", "stored: lines 1-"]);
+    // Exactly the lines that the error names are there, each with its receipt.
+    let (_, named) = done.stderr.split_once("stored: lines ").unwrap();
+    let mut expected: Vec<String> = Vec::new();
+    for range in named.lines().next().unwrap().split(", ") {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let numbers = first.parse::<u32>().unwrap()..=last.parse().unwrap();
+        expected.extend(numbers.map(|n| format!("{n} is a line to fill a small disk with")));
+    }
+    assert_eq!(read("receipts").lines().count(), expected.len());
+    expected.push("after".to_owned());
+    let payload = |line: &str| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record["payload"].as_str().unwrap().to_owned()
+    };
+    let stored: Vec<_> = read("records").lines().map(payload).collect();
+    assert!(stored == expected, "{} stored, {} expected", stored.len(), expected.len());
 }
 
 #[test]

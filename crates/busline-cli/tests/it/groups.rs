@@ -71,3 +71,34 @@ fn a_topic_in_use_is_not_deleted() {
     member.signal(rustix::process::Signal::TERM);
     assert_eq!(member.finish().code, 0);
 }
+
+#[test]
+fn what_destroys_asks_on_a_terminal() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    // `script` makes a terminal of a pipe.
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("skip: what_destroys_asks_on_a_terminal: there is no program 'script'");
+        return;
+    }
+    let place = place();
+    let run = |answer: &str| {
+        let line = format!("{} topic delete t", crate::support::BUSLINE);
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).current_dir(place.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(answer.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = run("no\n");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("delete topic 't' with 3 records and 1 group? [y/N]"), "{text}");
+    assert!(text.contains("not confirmed, nothing was done"), "{text}");
+    assert_eq!(place.json(&["topics"]).len(), 1);
+    assert_eq!(run("y\n").0, 0);
+    assert_eq!(place.json(&["topics"]).len(), 0);
+}
