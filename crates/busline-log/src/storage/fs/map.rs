@@ -69,3 +69,80 @@ impl MappedPage {
         self.map.flush()
     }
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
+    use crate::storage::{ForkGuard, FsStorage, Storage};
+    use crate::{ErrorKind, Log, Options};
+
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn _exit(code: i32) -> !;
+    }
+
+    /// Runs the closure in a real forked child; what it returned.
+    fn in_a_child(child: impl FnOnce() -> u8) -> u8 {
+        // SAFETY: the child runs the closure alone and then ends without unwinding and without running
+        // what the parent had planned for its own end. glibc makes its allocator ready for use there,
+        // and the closures take no lock that another thread of the parent may hold.
+        let pid = unsafe { fork() };
+        if pid == 0 {
+            let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(255);
+            // SAFETY: it ends the child and touches nothing.
+            unsafe { _exit(i32::from(code)) };
+        }
+        let pid = Pid::from_raw(pid).expect("the child has a number above 0");
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+        u8::try_from(status.exit_status().expect("it ended by itself")).unwrap()
+    }
+
+    #[test]
+    fn a_child_is_told_from_its_parent_and_its_own_guards_hold() {
+        let guard = ForkGuard::new();
+        let seen = in_a_child(|| {
+            let own = ForkGuard::new();
+            let of_grandchild = in_a_child(|| {
+                let again = ForkGuard::new();
+                u8::from(guard.is_forked())
+                    | u8::from(own.is_forked()) << 1
+                    | u8::from(again.is_forked()) << 2
+            });
+            u8::from(guard.is_forked()) | u8::from(own.is_forked()) << 1 | of_grandchild << 2
+        });
+        assert_eq!(seen, 0b01101, "only guards of an ancestor say so");
+        assert!(!guard.is_forked());
+    }
+
+    #[test]
+    fn a_child_opens_the_log_anew_and_leaves_what_it_inherited_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
+        let open = || {
+            let storage = Arc::clone(&storage);
+            Log::open_or_create(storage, &dir.path().join("log"), b"", &Options::default(), 0)
+        };
+        let log = open().unwrap();
+        let bell = log.doorbell().unwrap();
+        let seen = in_a_child(|| {
+            let refused = log.appender().append(0, b"k", b"", b"inherited").unwrap_err();
+            let own = open().unwrap();
+            own.appender().append(0, b"k", b"", b"own").unwrap();
+            own.close().unwrap();
+            drop((log.clone(), own));
+            u8::from(refused.kind() == ErrorKind::Forked)
+        });
+        assert_eq!(seen, 1);
+        assert_eq!(log.next_seq(), 1);
+        log.appender().append(0, b"k", b"", b"parent").unwrap();
+        log.commit(2).unwrap();
+        drop(bell);
+        log.close().unwrap();
+        assert_eq!(open().unwrap().open_report().jumped_to, None);
+    }
+}
