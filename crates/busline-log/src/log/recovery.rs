@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Damage, Error, ErrorKind, Result};
-use crate::files::{CleanMark, Format, newer};
+use crate::files::{CONTROL, CleanMark, Format, newer};
 use crate::frame::{Fault, check_records};
 use crate::log::open::fresh_salt;
 use crate::options::{Cut, OpenReport};
@@ -319,6 +319,19 @@ pub(super) fn check_trusted(storage: &dyn Storage, dir: &Path, control: &Control
     let tail = control.tail();
     if control.is_changing() || control.poison() != Poison::None {
         return Ok(());
+    }
+    let ordered = control.first_seq() <= tail.active_base
+        && tail.active_base <= tail.seq
+        && control.durable() <= tail.seq
+        && tail.pos >= FRAMES_START;
+    if !ordered {
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            OP,
+            "the control page contradicts itself; stop every process that has the log open, remove \
+             the file and open the log again, which then looks for itself",
+        )
+        .with("path", dir.join(CONTROL).display()));
     }
     let path = segment::path(dir, tail.active_base);
     let file = storage.open(&path, OpenMode::Read).map_err(|e| Error::io(OP, &path, e))?;
