@@ -112,6 +112,11 @@ const ABSENCES: &[(&str, &[&str], &str)] = &[
         "the log knows no async and no messaging",
     ),
     (
+        "crates/busline-log/src/",
+        &["thread::spawn", "thread::Builder", "Instant::now", "SystemTime::now"],
+        "the log starts no thread and reads no clock",
+    ),
+    (
         "crates/busline-core/src/",
         &["std::fs", "std::net", "std::process", "tokio::fs", "tokio::net", "tokio::process"],
         "the port opens no socket and no file",
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn present_absences() {
         let files = &[
-            ("crates/busline-log/src/a.rs", "//! No topic.\nasync fn f() {}\n"),
+            ("crates/busline-log/src/a.rs", "//! No topic.\nasync fn f() {}\nthread::spawn(f);\n"),
             (
                 "crates/busline-core/src/a.rs",
                 "use std::fs;\n#[cfg(test)]\nmod tests { use std::net; }\n",
@@ -219,6 +224,7 @@ mod tests {
         assert_eq!(
             findings(absences, files),
             "crates/busline-log/src/a.rs:2: says async fn, but the log knows no async and no messaging\n\
+             crates/busline-log/src/a.rs:3: says thread::spawn, but the log starts no thread and reads no clock\n\
              crates/busline-core/src/a.rs:1: says std::fs, but the port opens no socket and no file\n\
              crates/busline-transports/src/a.rs:1: says .waits(, but a transport never reconnects and never retries\n\
              crates/busline/src/a.rs:1: says kafka, but no broker is named here"
