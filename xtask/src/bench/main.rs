@@ -155,7 +155,8 @@ fn run(arguments: &[&str]) -> Result<()> {
 
     println!("{}", measure::machine(&setup.dir));
     let quick = if setup.quick { "; quick: a tenth of each work, figures of no worth" } else { "" };
-    println!("repetitions: {repetitions}, interleaved; median (least..greatest){quick}\n");
+    let debug = if cfg!(debug_assertions) { "; NOT OPTIMISED, figures of no worth" } else { "" };
+    println!("repetitions: {repetitions}, interleaved; median (least..greatest){quick}{debug}\n");
     let mut report = Report::default();
     let done = repeat(&setup, repetitions, &asked.works, &mut report);
     remove(&setup.dir)?;
