@@ -39,11 +39,17 @@ pub(crate) fn put_varint(out: &mut [u8], mut at: usize, mut value: u64) -> usize
 }
 
 /// Reads a LEB128 integer in its shortest form; returns it and what follows.
+#[inline]
 pub(crate) fn take_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (&first, rest) = bytes.split_first()?;
     if first < 0x80 {
         return Some((u64::from(first), rest));
     }
+    take_long_varint(first, rest)
+}
+
+/// The rest of an integer of two bytes or more.
+fn take_long_varint(first: u8, rest: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = u64::from(first & 0x7f);
     let mut rest = rest;
     for shift in (7..64).step_by(7) {

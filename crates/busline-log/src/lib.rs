@@ -5,6 +5,27 @@
 //! visible to all when they are appended and durable after [`Log::commit`]. A process that dies at any
 //! instruction leaves nothing that the next cannot repair.
 //!
+//! ```
+//! use std::{path::Path, sync::Arc};
+//! use busline_log::{Log, Options, storage::MemStorage};
+//!
+//! # fn main() -> busline_log::Result<()> {
+//! let storage = Arc::new(MemStorage::new()); // `FsStorage` for a directory on disk
+//! let log = Log::open_or_create(storage, Path::new("/orders"), b"", &Options::default(), 1_000)?;
+//!
+//! let mut appender = log.appender();
+//! appender.push(b"order.created", b"", b"17")?;
+//! appender.push(b"order.paid", b"", b"17")?;
+//! let appended = appender.flush(2_000)?.expect("something was pushed");
+//! log.commit(appended.next)?; // on the medium
+//!
+//! let mut scanner = log.scanner();
+//! let paid = scanner.next_where(u64::MAX, |key, _| key == b"order.paid")?;
+//! assert_eq!(paid.map(|record| record.seq), Some(1));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The crate starts no thread and no timer, reads no clock and knows nothing of messaging: no topics, no
 //! patterns, no headers. `FORMAT.md` beside it gives the bytes on disk, the crash model and what is
 //! assumed of the medium. It is no network service and no database: there is no update and no index by key.

@@ -20,6 +20,7 @@ impl RawRecord<'_> {
 }
 
 /// Reads the record at the start of `bytes`; returns it and what follows.
+#[inline]
 pub(crate) fn take_record(bytes: &[u8]) -> Option<(RawRecord<'_>, &[u8])> {
     let (delta_us, rest) = take_varint(bytes)?;
     let (key_len, rest) = take_varint(rest)?;

@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::files::read_full;
-use crate::frame::{ALIGN, Fault, FrameHeader, HEADER_LEN};
+use crate::frame::{ALIGN, BATCH_BYTES_TARGET, Fault, FrameHeader, HEADER_LEN};
 use crate::storage::StorageFile;
 
-/// What is read at once, in bytes.
-const CHUNK: usize = 256 << 10;
+/// What is read at once, in bytes: a frame of the usual size with what it may be longer.
+const CHUNK: usize = BATCH_BYTES_TARGET + (32 << 10);
 /// A buffer that grew beyond this for a long frame is given back afterwards.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
 
@@ -158,15 +158,73 @@ impl FrameReader {
             return Ok(());
         };
         let want = len.max(CHUNK);
+        // What is there of it already is moved, not read again.
+        let held = self.slice(pos, want).len();
+        let start = usize::try_from(pos.saturating_sub(self.window.start)).unwrap_or(0);
+        if held > 0 {
+            self.buffer.copy_within(start..start + held, 0);
+        }
+        self.window = 0..0;
         if self.buffer.len() < want || (self.buffer.len() > BUFFER_KEPT_MAX && want == CHUNK) {
             self.buffer.truncate(want);
             self.buffer.shrink_to(want);
             self.buffer.resize(want, 0);
         }
-        self.window = 0..0;
-        let target = self.buffer.get_mut(..want).unwrap_or_default();
-        let read = read_full(file.as_ref(), target, pos)?;
-        self.window = pos..pos + read as u64;
+        let missing = self.buffer.get_mut(held..want).unwrap_or_default();
+        let read = read_full(file.as_ref(), missing, pos + held as u64)?;
+        self.window = pos..pos + (held + read) as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Batch;
+    use crate::storage::{MemStorage, OpenMode, Storage};
+    use std::path::Path;
+
+    const SALT: u32 = 9;
+
+    fn frame(seq: u64, len: usize) -> Vec<u8> {
+        let mut batch = Batch::new(8 << 20);
+        batch.push(b"", b"", &vec![(seq % 251) as u8; len]).unwrap();
+        batch.encode(seq, 0, 0, SALT).to_vec()
+    }
+
+    fn reader(bytes: &[u8]) -> FrameReader {
+        let storage = MemStorage::new();
+        let file = storage.open(Path::new("/f"), OpenMode::CreateNew).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        let mut reader = FrameReader::new();
+        reader.open(file, SALT);
+        reader
+    }
+
+    #[test]
+    fn frames_of_any_length_are_read_in_any_order_and_memory_is_given_back() {
+        let lengths = [5, 200 << 10, 90 << 10, 300 << 10, 7, 3 << 20, 1, CHUNK - 60, CHUNK, 40];
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for (seq, len) in (0..).zip(lengths) {
+            places.push((bytes.len() as u64, seq, len));
+            bytes.extend(frame(seq, len));
+        }
+        let mut reader = reader(&bytes);
+        for &(pos, seq, len) in places.iter().chain(places.iter().rev()) {
+            let frame = reader.frame(pos).unwrap();
+            assert_eq!(frame.header.base_seq, seq);
+            let body = reader.body(frame.body);
+            assert!(body.ends_with(&vec![(seq % 251) as u8; len]));
+        }
+        assert!(reader.buffer.len() <= BUFFER_KEPT_MAX, "{}", reader.buffer.len());
+        assert!(matches!(reader.frame(bytes.len() as u64), Err(ReadError::Fault(Fault::Empty))));
+    }
+
+    #[test]
+    fn nothing_is_allocated_by_a_claim() {
+        let bytes = frame(0, 6 << 20);
+        let mut reader = reader(&bytes[..1000]);
+        assert!(matches!(reader.frame(0), Err(ReadError::Fault(Fault::Truncated))));
+        assert!(reader.buffer.len() <= CHUNK);
     }
 }
