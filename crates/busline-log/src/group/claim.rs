@@ -75,6 +75,9 @@ pub struct ClaimOutcome {
     pub bytes: usize,
     /// It stopped at a bound of the request or of one call: there may be more at once.
     pub more: bool,
+    /// It stopped at a record that is larger than the room that was left: there is more only once
+    /// a request has room for it.
+    pub no_room: bool,
     /// Nothing was handed out, because the group's configuration is not the one that the member
     /// made its filter of: [`Member::accept_config`], then claim again.
     pub config_changed: bool,
@@ -182,7 +185,7 @@ impl Member {
             txn.push(&Op::Vanish { seqs: picked.vanished.clone() })?;
         }
         let to = self.pick_new(shared, txn.state(), &mut picked)?;
-        let Picked { room, again, fresh, ordered, more, .. } = picked;
+        let Picked { room, again, fresh, ordered, more, no_room, .. } = picked;
         let claim = ClaimId(txn.state().next_claim);
         if room.records > 0 || to != txn.state().cursor {
             let (member, until_us) = (self.id, txn.after(request.lease_us));
@@ -190,7 +193,7 @@ impl Member {
         }
         shared.finish(txn)?;
         let (records, bytes) = (room.records, room.bytes);
-        Ok(ClaimOutcome { claim, records, bytes, more, config_changed: false })
+        Ok(ClaimOutcome { claim, records, bytes, more, no_room, config_changed: false })
     }
 
     /// Hands out ready records below the cursor.
@@ -203,6 +206,7 @@ impl Member {
                     Ok(Some(record)) => {
                         if !picked.room.fits(&record) {
                             picked.more = true;
+                            picked.no_room = true;
                             return Ok(());
                         }
                         picked.take(attempts.saturating_add(1), &record);
@@ -289,6 +293,7 @@ impl Member {
                 if !picked.room.fits(&record) {
                     // The scanner is past it now: the next call will seek.
                     picked.more = true;
+                    picked.no_room = true;
                     return Ok(record.seq);
                 }
                 picked.pick(state, &record);
@@ -329,7 +334,7 @@ impl Member {
 
 fn nothing(state: &GroupState) -> ClaimOutcome {
     let claim = ClaimId(state.next_claim);
-    ClaimOutcome { claim, records: 0, bytes: 0, more: false, config_changed: false }
+    ClaimOutcome { claim, records: 0, bytes: 0, more: false, no_room: false, config_changed: false }
 }
 
 /// How much of a request is used up.
@@ -365,6 +370,7 @@ struct Picked<'r, 'v> {
     orders: HashSet<u64>,
     vanished: Vec<SeqRange>,
     more: bool,
+    no_room: bool,
 }
 
 impl<'r, 'v> Picked<'r, 'v> {
@@ -380,6 +386,7 @@ impl<'r, 'v> Picked<'r, 'v> {
             orders: HashSet::new(),
             vanished: Vec::new(),
             more: false,
+            no_room: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::control::Poison;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{CLEAN, CleanMark, OPEN_LOCK};
 use crate::log::{Inner, Log};
 use crate::options::Access;
@@ -16,6 +16,25 @@ impl Log {
     /// does the same, without telling errors.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
+    }
+
+    /// As [`Log::close`], unless somebody else has the log open.
+    ///
+    /// # Errors
+    /// `Busy` when others have it open: then nothing is closed.
+    pub fn close_alone(&self) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_open(OP)?;
+        let path = inner.dir.join(OPEN_LOCK);
+        let io = |e| Error::io(OP, &path, e);
+        let alone = inner.open_lock.try_lock().map_err(io)?;
+        // The attempt gave up the share. Who came in between found a log of this boot in order, and
+        // whoever deletes it at this moment does what the caller is about to do.
+        inner.open_lock.lock_shared().map_err(io)?;
+        if !alone {
+            return Err(inner.error(ErrorKind::Busy, OP, "others have the log open"));
+        }
+        inner.close()
     }
 
     /// Lets go of the log as the death of the process would: nothing is synced, nothing is marked. For tests.
