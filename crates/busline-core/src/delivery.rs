@@ -59,6 +59,12 @@ pub trait SettleQueue: fmt::Debug + Send + Sync + 'static {
     /// time on after a back-off.
     fn release(&self, tag: u64);
 
+    /// Takes the delivery back that nobody saw: it does not count as an attempt where the transport
+    /// can help it; elsewhere as [`SettleQueue::release`].
+    fn give_back(&self, tag: u64) {
+        self.release(tag);
+    }
+
     /// Whether the delivery was lost: its lease ran out, or its session ended.
     fn is_lost(&self, tag: u64) -> bool;
 
@@ -176,6 +182,14 @@ impl Delivery {
     pub fn settle_quietly(mut self, outcome: Outcome) {
         if let Some(settler) = self.settler.take() {
             settler.queue.settle(settler.tag, outcome, None);
+        }
+    }
+
+    /// Gives it back unseen, for wrappers that fetched more than anybody asked for: unlike a drop it
+    /// does not count as an attempt, where the transport can help it.
+    pub fn give_back(mut self) {
+        if let Some(settler) = self.settler.take() {
+            settler.queue.give_back(settler.tag);
         }
     }
 
