@@ -7,6 +7,7 @@ use std::time::Duration;
 use busline_core::link::{Link, LinkOptions};
 use busline_core::transport::{
     DeleteIf, GroupInfo, Peeked, Role, Spec, TopicInfo, TopicSpec, Topology, TopologyMode,
+    Transport,
 };
 use busline_core::{
     Capabilities, Capability, Clock, Durability, Error, GroupName, Offset, Position, Result,
@@ -43,6 +44,16 @@ impl Bus {
         config.check()?;
         let urls = config.urls.iter();
         let transports: Result<Vec<_>> = urls.map(|url| busline_transports::open(url)).collect();
+        Self::over(transports?, config, clock).await
+    }
+
+    /// Opens a bus over transports of one's own, tried in turn; the URLs of the configuration are
+    /// not looked at. Cancel safe.
+    pub async fn over(
+        transports: Vec<Arc<dyn Transport>>,
+        config: BusConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let options = LinkOptions {
             clock,
             dialect: config.dialect,
@@ -51,7 +62,7 @@ impl Bus {
             first_connect_max: config.first_connect_max(),
             ..LinkOptions::default()
         };
-        let bus = Self { link: Link::new(transports?, options)?, topology: config.topology };
+        let bus = Self { link: Link::new(transports, options)?, topology: config.topology };
         bus.link.session(Role::Consume).await?;
         Ok(bus)
     }

@@ -202,6 +202,13 @@ impl Consumer {
     }
 }
 
+impl Drop for Consumer {
+    /// What was fetched and not asked for yet was seen by nobody: no attempt of it is used up.
+    fn drop(&mut self) {
+        self.fetched.drain(..).for_each(Delivery::give_back);
+    }
+}
+
 /// A reader to open.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it opens"]

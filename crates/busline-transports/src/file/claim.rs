@@ -38,7 +38,10 @@ pub(super) struct Claim {
     pub(super) at: Duration,
     pub(super) chunk: Chunk,
     pub(super) more: bool,
+    /// The next record is larger than the room that was left.
+    pub(super) no_room: bool,
     pub(super) mark: Mark,
+    /// When to look again, by the monotonic clock.
     pub(super) wait: Option<Duration>,
 }
 
@@ -88,12 +91,13 @@ impl Claimer {
                 Ok(outcome) => outcome,
             };
             let chunk = std::mem::take(&mut self.chunk);
+            let (more, no_room) = (outcome.more, outcome.no_room);
             let mut wait = None;
-            if chunk.len() == 0 && !outcome.more {
+            if chunk.len() == 0 && !more {
                 let due = self.member.wake_at_us(now).map_err(of_log)?;
-                wait = due.map(|due| Duration::from_micros(due.saturating_sub(now.boot_us)));
+                wait = due.map(|due| at + Duration::from_micros(due.saturating_sub(now.boot_us)));
             }
-            return Ok(Claim { id: outcome.claim, at, chunk, more: outcome.more, mark, wait });
+            return Ok(Claim { id: outcome.claim, at, chunk, more, no_room, mark, wait });
         }
     }
 

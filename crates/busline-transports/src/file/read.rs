@@ -23,7 +23,7 @@ pub(super) struct FileReader {
     /// With the scanner between two calls.
     cursor: Option<Cursor>,
     /// A read under way: kept here, so that a cancelled `next` loses nothing.
-    reading: Option<JoinHandle<(Cursor, Result<Chunk>)>>,
+    reading: Option<JoinHandle<(Cursor, Result<Vec<Record>>)>>,
     position: u64,
     mark: Mark,
     waiter: Waiter,
@@ -55,7 +55,7 @@ pub(super) fn open(topic: &Arc<TopicLog>, spec: Read, clock: Arc<dyn Clock>) -> 
 }
 
 impl Cursor {
-    fn read(&mut self, spec: &Read) -> Result<Chunk> {
+    fn read(&mut self, spec: &Read) -> Result<Vec<Record>> {
         let mut chunk = Chunk::default();
         let wanted = |key: &[u8], _: &[u8]| key_matches(&spec.patterns, key);
         while chunk.len() < spec.chunk_max.max(1) && chunk.bytes() < CHUNK_BYTES_MAX {
@@ -69,7 +69,19 @@ impl Cursor {
                 Err(_) => break,
             }
         }
-        Ok(chunk)
+        let mut records = Vec::with_capacity(chunk.len());
+        for raw in chunk.into_records() {
+            let seq = raw.seq;
+            match raw.into_record(&self.topic) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    // As above: the reader stays before what it does not understand.
+                    self.scanner.seek(seq).map_err(of_log)?;
+                    return if records.is_empty() { Err(error) } else { Ok(records) };
+                }
+            }
+        }
+        Ok(records)
     }
 }
 
@@ -81,17 +93,17 @@ impl FileReader {
             let mut cursor = self.cursor.take().ok_or_else(worker_gone)?;
             let spec = self.spec.clone();
             self.reading = Some(tokio::task::spawn_blocking(move || {
-                let chunk = cursor.read(&spec);
-                (cursor, chunk)
+                let records = cursor.read(&spec);
+                (cursor, records)
             }));
         }
         let Some(reading) = &mut self.reading else { return Ok(Vec::new()) };
         let joined = reading.await;
         self.reading = None;
-        let (cursor, chunk) = joined.map_err(|_| worker_gone())?;
+        let (cursor, records) = joined.map_err(|_| worker_gone())?;
         self.position = cursor.scanner.position();
         self.cursor = Some(cursor);
-        chunk?.into_records().map(|raw| raw.into_record(&self.topic)).collect()
+        records
     }
 
     async fn go_to(&mut self, to: Position) -> Result<()> {
@@ -123,7 +135,7 @@ impl Reader for FileReader {
     }
 
     fn wait(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.waiter.wait(self.mark, None).await })
+        Box::pin(async { self.waiter.wait(self.mark).await })
     }
 
     fn seek(&mut self, to: Position) -> BoxFuture<'_, Result<()>> {

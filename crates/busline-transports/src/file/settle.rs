@@ -1,7 +1,8 @@
 //! Settling: what consumers decided, joined into few appends to the groups' own logs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use busline_core::delivery::{SettledSender, lost};
 use busline_core::transport::{GroupSpec, TopicSpec, TopologyMode};
@@ -16,10 +17,15 @@ use super::mapping::Chunk;
 use super::meta;
 use super::state::{Held, SubscriptionState};
 use super::store::{Store, TopicLog};
-use super::worker::{Writer, writer_of};
+use super::worker::{Unsynced, Writer, writer_of};
 
 /// The wait before a message whose dead letter cannot be written comes again.
 const DEAD_RETRY_US: u64 = 1_000_000;
+/// How often settles are tried on a full disk, and the pause in between.
+const FULL_TRIES: u32 = 100;
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+/// How long a rejected delivery is held on to while its dead letter is written.
+const LETTER_LEASE_US: u64 = 30_000_000;
 
 /// One delivery to settle.
 pub(super) struct SettleJob {
@@ -59,28 +65,69 @@ impl Settling {
         store: &Arc<Store>,
         writers: &mut HashMap<Topic, Writer>,
     ) {
-        for job in &mut self.jobs {
+        self.renew_rejected();
+        let mut letters = HashSet::new();
+        for job in self.jobs.iter_mut().filter(|job| !job.held.lost) {
             let Decision::Outcome(Outcome::Reject { reason }) = &job.decision else { continue };
             let (sender, pending) = PendingReceipt::channel();
             match job.dead_letter(store, reason) {
                 Ok(Some((topic, key, meta, value))) => {
-                    writer_of(writers, &topic).push(store, &key, &meta, &value, sender);
+                    let writer = writer_of(writers, &topic);
+                    writer.push(store, Duration::ZERO, (&key, &meta, &value), sender);
                     job.held.letter = Some(pending);
+                    letters.insert(topic.topic.clone());
                 }
                 Ok(None) => {}
                 Err(error) => job.held.failed = Some(error),
             }
         }
+        for topic in letters {
+            if let Some(writer) = writers.get_mut(&topic) {
+                // On a full disk the letters wait in their groups, and nobody for them.
+                writer.write(store, Duration::ZERO);
+            }
+        }
     }
 
-    /// Appends the settles, a group at a time, syncs where somebody waits, and answers.
-    pub(super) fn settle(self, always: bool) {
+    /// Finds out which rejected deliveries are lost, so that these leave no dead letter, and holds on
+    /// to the others while their letters are written.
+    fn renew_rejected(&mut self) {
+        let mut groups: HashMap<usize, Vec<&mut SettleJob>> = HashMap::new();
+        for job in &mut self.jobs {
+            if matches!(job.decision, Decision::Outcome(Outcome::Reject { .. })) {
+                groups.entry(Arc::as_ptr(&job.subscription) as usize).or_default().push(job);
+            }
+        }
+        for mut jobs in groups.into_values() {
+            let how = Settlement::Renew { lease_us: LETTER_LEASE_US };
+            let renewal = |job: &&mut SettleJob| {
+                let seqs = SeqRange::one(job.held.seq);
+                Settle { claim: job.held.claim, seqs, how }
+            };
+            let items: Vec<Settle> = jobs.iter().map(renewal).collect();
+            let Some(subscription) = jobs.first().map(|job| Arc::clone(&job.subscription)) else {
+                continue;
+            };
+            let mut gone = Vec::new();
+            // An error shows again, and is answered, when they are settled.
+            let _ = subscription.group.settle(&items, subscription.topic.now(), &mut gone);
+            for lost in gone {
+                if let Some(job) = jobs.get_mut(lost.item) {
+                    job.held.lost = true;
+                }
+            }
+        }
+    }
+
+    /// Appends the settles, a group at a time, syncs where somebody waits, and answers. Groups that
+    /// were not synced are noted.
+    pub(super) fn settle(self, always: bool, unsynced: &mut Unsynced) {
         let mut groups: HashMap<usize, Vec<SettleJob>> = HashMap::new();
         for job in self.jobs {
             groups.entry(Arc::as_ptr(&job.subscription) as usize).or_default().push(job);
         }
         for jobs in groups.into_values() {
-            settle_group(jobs, always);
+            settle_group(jobs, always, unsynced);
         }
     }
 }
@@ -145,7 +192,7 @@ impl SettleJob {
     }
 }
 
-fn settle_group(mut jobs: Vec<SettleJob>, always: bool) {
+fn settle_group(mut jobs: Vec<SettleJob>, always: bool, unsynced: &mut Unsynced) {
     for job in &mut jobs {
         let Some(letter) = job.held.letter.take() else { continue };
         // It was answered in this round already: this does not wait.
@@ -165,12 +212,15 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool) {
             how: job.settlement(),
         })
         .collect();
-    let now = subscription.topic.now();
     let mut gone = Vec::new();
-    let mut result = subscription.group.settle(&items, now, &mut gone).map_err(of_log);
+    let mut result = settle_items(&subscription, &items, &mut gone);
     let waits = jobs.iter().any(|job| job.done.as_ref().is_some_and(SettledSender::is_awaited));
+    let place = (subscription.topic.log.id(), subscription.group.name().to_owned());
     if result.is_ok() && always && waits {
         result = subscription.group.commit().map_err(of_log);
+        unsynced.remove(&place);
+    } else if result.is_ok() {
+        unsynced.insert(place, subscription.group.clone());
     }
     if let Err(error) = &result
         && error.kind() == ErrorKind::NotFound
@@ -182,7 +232,7 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool) {
     {
         tracing::error!(%error, topic = %subscription.topic.topic, "deliveries cannot be settled");
     }
-    let gone: std::collections::HashSet<usize> = gone.iter().map(|lost| lost.item).collect();
+    let gone: HashSet<usize> = gone.iter().map(|lost| lost.item).collect();
     for (index, job) in jobs.into_iter().enumerate() {
         let Some(done) = job.done else { continue };
         done.send(match (&result, job.held.failed) {
@@ -191,6 +241,28 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool) {
             (Ok(()), Some(error)) => Err(error),
             (Ok(()), None) => Ok(()),
         });
+    }
+}
+
+/// Appends settles. A publisher that tries the full disk takes, for a moment, also the room that the
+/// group's reserve gave back: then this tries again.
+fn settle_items(
+    subscription: &SubscriptionState,
+    items: &[Settle],
+    gone: &mut Vec<busline_log::Lost>,
+) -> Result<()> {
+    let mut tries = FULL_TRIES;
+    loop {
+        let settled = subscription.group.settle(items, subscription.topic.now(), gone);
+        match settled {
+            Err(error) if error.kind() == busline_log::ErrorKind::Full && tries > 0 => {
+                tries -= 1;
+                gone.clear();
+                let mark = subscription.topic.log.mark();
+                subscription.topic.log.wait(mark, Some(FULL_PAUSE)).map_err(of_log)?;
+            }
+            settled => return settled.map_err(of_log),
+        }
     }
 }
 

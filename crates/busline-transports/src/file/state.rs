@@ -111,30 +111,27 @@ impl SubscriptionState {
 
     /// The subscription is gone: its member stays for as long as something is held.
     pub(super) fn retire(&self, member: Option<Member>) {
+        self.in_flight().closed = true;
+        self.holding.notify_one();
+        if member.is_some() {
+            self.ask_to_leave(member);
+        }
+    }
+
+    /// Behind all settles that are on their way: what they give back would count as an attempt if
+    /// the member had left before. That is why the member itself takes this way.
+    fn ask_to_leave(&self, member: Option<Member>) {
+        if let Some(me) = self.me.upgrade() {
+            // Without the thread the member is dropped: the others find its lock free.
+            let _ = submit(&self.jobs, Job::Leave(me, member.map(Box::new)));
+        }
+    }
+
+    /// Lets the member go, unless something is held: then it stays here. Blocking.
+    pub(super) fn leave(&self, member: Option<Member>) {
         if let Some(member) = member {
             *self.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
         }
-        let idle = {
-            let mut in_flight = self.in_flight();
-            in_flight.closed = true;
-            in_flight.held.is_empty()
-        };
-        self.holding.notify_one();
-        if idle {
-            self.ask_to_leave();
-        }
-    }
-
-    /// Behind all settles that are on their way.
-    fn ask_to_leave(&self) {
-        if let Some(me) = self.me.upgrade() {
-            // Without the thread the member leaves with the last who holds this state.
-            let _ = submit(&self.jobs, Job::Leave(me));
-        }
-    }
-
-    /// Lets the member go, unless something is held. Blocking.
-    pub(super) fn leave(&self) {
         if !self.in_flight().held.is_empty() {
             return;
         }
@@ -215,7 +212,7 @@ impl SubscriptionState {
             }
         }
         if last {
-            self.ask_to_leave();
+            self.ask_to_leave(None);
         }
     }
 
@@ -248,7 +245,7 @@ impl Held {
 impl Held {
     /// The same claim once more, for a settle that the holder knows nothing of.
     fn again(&self) -> Self {
-        Self { letter: None, failed: None, ..*self }
+        Self { lost: false, letter: None, failed: None, ..*self }
     }
 }
 
@@ -290,6 +287,10 @@ impl SettleQueue for SubscriptionState {
         self.decide(tag, Decision::Release, None);
     }
 
+    fn give_back(&self, tag: u64) {
+        self.decide(tag, Decision::Return, None);
+    }
+
     fn is_lost(&self, tag: u64) -> bool {
         let now = self.store.time.clock().monotonic();
         self.in_flight().held.get(&tag).is_none_or(|held| held.lost || held.leased_until <= now)
@@ -321,7 +322,7 @@ impl Drop for SubscriptionState {
     fn drop(&mut self) {
         self.in_flight().held.clear();
         self.holding.notify_one();
-        self.leave();
+        self.leave(None);
     }
 }
 

@@ -123,6 +123,11 @@ impl Store {
         locked(&self.topics).get(topic).cloned()
     }
 
+    /// All topics that this process has open.
+    pub(super) fn all_opened(&self) -> Vec<Arc<TopicLog>> {
+        locked(&self.topics).values().cloned().collect()
+    }
+
     /// An existing topic; `NotFound` names it.
     pub(super) fn topic(&self, topic: &Topic) -> Result<Arc<TopicLog>> {
         let mut topics = locked(&self.topics);
@@ -194,22 +199,24 @@ impl Store {
     pub(super) fn delete_topic(&self, topic: &Topic) -> Result<()> {
         let open = self.topic(topic)?;
         let directory = open.directory.clone();
-        locked(&self.topics).remove(topic);
         let log = directory.join("log");
+        let in_use = |error| {
+            of_log(error)
+                .context("topic", topic)
+                .hint("stop the programs that publish to it or consume it")
+        };
+        open.log.close_alone().map_err(in_use)?;
+        locked(&self.topics).remove(topic);
         locked(&open.groups).clear();
-        let closed = open.log.close();
         drop(open);
-        closed.map_err(of_log)?;
         // Settings first: from here on the topic does not exist, whatever happens.
         let settings = directory.join(SETTINGS);
         let kept = read_settings(&*self.storage, &directory)?;
         self.storage.remove(&settings).map_err(|e| of_io("delete topic", &settings, e))?;
         if let Err(error) = Log::delete(&*self.storage, &log) {
-            // Somebody uses it: it stays.
+            // Somebody has just begun to use it: it stays.
             write_settings(&*self.storage, &directory, &kept)?;
-            return Err(of_log(error)
-                .context("topic", topic)
-                .hint("stop the programs that publish to it or consume it"));
+            return Err(in_use(error));
         }
         let io = |e| of_io("delete topic", &directory, e);
         self.storage.remove_dir_all(&directory).map_err(io)?;

@@ -37,8 +37,6 @@ pub(super) struct FileSubscription {
     /// Claimed and not handed out yet: first the dead letters of the same claim are written.
     ready: Vec<Delivery>,
     exhausted: VecDeque<Settled>,
-    /// Whether that claim began with nothing held.
-    was_all: bool,
     waiter: Waiter,
     stopped: bool,
 }
@@ -93,7 +91,6 @@ pub(super) fn open(
         claiming: None,
         ready: Vec::new(),
         exhausted: VecDeque::new(),
-        was_all: true,
         waiter,
         stopped: false,
     })
@@ -122,7 +119,6 @@ impl FileSubscription {
                     let claim = claimer.claim(room);
                     (claimer, claim)
                 }));
-                self.was_all = room.is_all;
             }
             let Some(claiming) = &mut self.claiming else { continue };
             let joined = claiming.await;
@@ -130,14 +126,14 @@ impl FileSubscription {
             let (claimer, claim) = joined.map_err(|_| worker_gone())?;
             self.claimer = Some(claimer);
             let claim = claim?;
-            let (mark, wait, more) = (claim.mark, claim.wait, claim.more);
+            let (mark, wait, more, no_room) = (claim.mark, claim.wait, claim.more, claim.no_room);
             self.ready = self.hand_out(claim)?;
             if !self.ready.is_empty() || !self.exhausted.is_empty() {
                 continue;
             }
             if !more {
-                self.waiter.wait(mark, wait).await?;
-            } else if !self.was_all && !self.state.in_flight().held.is_empty() {
+                self.waiter.wait_until(mark, wait).await?;
+            } else if no_room && !self.state.in_flight().held.is_empty() {
                 // The next record waits for room that a settle makes.
                 self.state.room.notified().await;
             }
@@ -248,6 +244,7 @@ impl Subscription for FileSubscription {
 
 impl Drop for FileSubscription {
     fn drop(&mut self) {
+        self.ready.drain(..).for_each(Delivery::give_back);
         self.retire();
         let Some(claiming) = self.claiming.take() else { return };
         // The claim under way may still get something, which must go back.

@@ -49,16 +49,22 @@ impl Waiter {
         Self { log, clock, bell: None, tried: false }
     }
 
-    /// Waits until something changed since the mark, or the time is over. Cancel safe.
-    pub(super) async fn wait(&mut self, mark: Mark, at_most: Option<Duration>) -> Result<()> {
-        let at_most = at_most.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+    /// Waits until something changed since the mark, at most a second. Cancel safe.
+    pub(super) async fn wait(&mut self, mark: Mark) -> Result<()> {
+        self.wait_until(mark, None).await
+    }
+
+    /// As [`Waiter::wait`], and at most until the monotonic clock shows this. Cancel safe.
+    pub(super) async fn wait_until(&mut self, mark: Mark, due: Option<Duration>) -> Result<()> {
+        let now = self.clock.monotonic();
+        let due = due.unwrap_or(now + LOOK_AGAIN).min(now + LOOK_AGAIN);
         if !self.tried {
             self.tried = true;
             self.bell = Bell::new(&self.log);
         }
         let Some(bell) = &self.bell else {
             // Without a bell a thread waits instead.
-            let log = self.log.clone();
+            let (log, at_most) = (self.log.clone(), due.saturating_sub(now));
             return super::blocking(move || {
                 log.wait(mark, Some(at_most)).map(drop).map_err(of_log)
             })
@@ -76,7 +82,7 @@ impl Waiter {
                     self.bell = None;
                 }
             }
-            () = self.clock.sleep(at_most) => {}
+            () = self.clock.sleep_until(due) => {}
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use busline_core::receipt::ReceiptSender;
 use busline_core::{Error, ErrorKind, Message, PublishError, Receipt, Result, Topic};
-use busline_log::Appender;
+use busline_log::{Appender, Group, Member};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::config::Sync;
@@ -22,15 +22,16 @@ use super::store::{Store, TopicLog};
 
 /// How many messages are taken together at most: it bounds how long the first of them waits.
 const TAKE_MAX: usize = 8192;
-/// How often retention is looked at.
+/// How often retention is looked at, of topics that this thread writes to and of all that are open.
 const RETAIN_EVERY: Duration = Duration::from_secs(1);
+const RETAIN_ALL_EVERY: Duration = Duration::from_secs(10);
 
 /// What the thread is asked to do.
 pub(super) enum Job {
     Publish(PublishJob),
     Settle(SettleJob),
     /// A subscription ended: its member leaves, behind its settles.
-    Leave(Arc<SubscriptionState>),
+    Leave(Arc<SubscriptionState>, Option<Box<Member>>),
     /// Answers when everything before it is done and synced.
     Flush(oneshot::Sender<Result<()>>),
 }
@@ -47,7 +48,15 @@ pub(super) struct PublishJob {
 /// Starts the thread; it ends when every sender is gone.
 pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
     let (jobs, queue) = channel();
-    let worker = Worker { store, queue, writers: HashMap::new(), meta: Vec::new() };
+    let worker = Worker {
+        synced_at: store.time.clock().monotonic(),
+        retained_at: Duration::ZERO,
+        store,
+        queue,
+        writers: HashMap::new(),
+        unsynced: HashMap::new(),
+        meta: Vec::new(),
+    };
     std::thread::Builder::new()
         .name("busline-file".to_owned())
         .spawn(move || worker.run())
@@ -64,8 +73,15 @@ struct Worker {
     store: Arc<Store>,
     queue: Receiver<Job>,
     writers: HashMap<Topic, Writer>,
+    /// Groups with settles that were not synced yet, by their logs and names.
+    unsynced: Unsynced,
+    synced_at: Duration,
+    retained_at: Duration,
     meta: Vec<u8>,
 }
+
+/// Groups by the id of their topic's log and their name.
+pub(super) type Unsynced = HashMap<(u128, String), Group>;
 
 /// A topic that this thread writes to.
 pub(super) struct Writer {
@@ -78,27 +94,32 @@ pub(super) struct Writer {
     /// The end of what was written since the last sync.
     unsynced: Option<u64>,
     retained: Duration,
+    /// Since when the disk is full, within one round: who waits behind others does not wait anew.
+    full_since: Option<Duration>,
 }
 
 impl Worker {
     fn run(mut self) {
-        let wait = match self.store.config.sync {
-            Sync::Interval(every) => every,
-            Sync::Always | Sync::Os => RETAIN_EVERY,
-        };
         loop {
-            match self.queue.recv_timeout(wait) {
+            match self.queue.recv_timeout(self.until_sync().unwrap_or(RETAIN_EVERY)) {
                 Ok(job) => self.round(job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if matches!(self.store.config.sync, Sync::Interval(_)) {
+            if self.until_sync().is_some_and(|left| left.is_zero()) {
                 // It is logged, and every later write says it.
                 let _ = self.sync_all();
             }
             self.retain();
         }
         let _ = self.sync_all();
+    }
+
+    /// How long until the next sync; nothing where none comes by time.
+    fn until_sync(&self) -> Option<Duration> {
+        let Sync::Interval(every) = self.store.config.sync else { return None };
+        let now = self.store.time.clock().monotonic();
+        Some((self.synced_at + every).saturating_sub(now).min(RETAIN_EVERY))
     }
 
     /// One job and everything that waits behind it.
@@ -119,7 +140,7 @@ impl Worker {
                     taken += 1;
                     settling.add(job);
                 }
-                Job::Leave(subscription) => leaving.push(subscription),
+                Job::Leave(subscription, member) => leaving.push((subscription, member)),
                 Job::Flush(done) => flushes.push(done),
             }
             if taken < TAKE_MAX {
@@ -132,8 +153,10 @@ impl Worker {
             writer.finish(&self.store, always);
         }
         drop(permits);
-        settling.settle(always);
-        leaving.iter().for_each(|subscription| subscription.leave());
+        settling.settle(always, &mut self.unsynced);
+        for (subscription, member) in leaving {
+            subscription.leave(member.map(|member| *member));
+        }
         if !flushes.is_empty() {
             let result = self.sync_all();
             for done in flushes {
@@ -162,16 +185,25 @@ impl Worker {
                 _ => {}
             }
             let writer = writer_of(&mut self.writers, &topic);
-            writer.push(&self.store, key, &self.meta, &message.payload, receipt);
+            let full_wait = self.store.config.full_wait;
+            writer.push(&self.store, full_wait, (key, &self.meta, &message.payload), receipt);
         }
         permit
     }
 
     fn sync_all(&mut self) -> Result<()> {
+        self.synced_at = self.store.time.clock().monotonic();
         let mut result = Ok(());
         for writer in self.writers.values_mut() {
             if writer.unsynced.take().is_some() {
                 result = result.and(writer.topic.log.sync().map(drop).map_err(of_log));
+            }
+        }
+        for (_, group) in self.unsynced.drain() {
+            match group.sync() {
+                // Deleted meanwhile, with all that was to be kept.
+                Err(error) if error.kind() == busline_log::ErrorKind::NotFound => {}
+                synced => result = result.and(synced.map_err(of_log)),
             }
         }
         if let Err(error) = &result {
@@ -187,10 +219,24 @@ impl Worker {
                 continue;
             }
             writer.retained = now;
-            if let Err(error) = self.store.retain(&writer.topic) {
-                tracing::warn!(%error, topic = %writer.topic.topic, "retention failed");
+            retain(&self.store, &writer.topic);
+        }
+        if now.saturating_sub(self.retained_at) < RETAIN_ALL_EVERY {
+            return;
+        }
+        self.retained_at = now;
+        // Also when nobody publishes any more what is old goes.
+        for topic in self.store.all_opened() {
+            if !self.writers.contains_key(&topic.topic) {
+                retain(&self.store, &topic);
             }
         }
+    }
+}
+
+fn retain(store: &Store, topic: &TopicLog) {
+    if let Err(error) = store.retain(topic) {
+        tracing::warn!(%error, topic = %topic.topic, "retention failed");
     }
 }
 
@@ -216,22 +262,23 @@ impl Writer {
             written: Vec::new(),
             unsynced: None,
             retained: Duration::ZERO,
+            full_since: None,
         }
     }
 
-    /// Adds a message to the frame; writes the frame when it is large enough.
+    /// Adds a message to the frame; writes the frame when it is large enough, after waiting for
+    /// room on the disk so long.
     pub(super) fn push(
         &mut self,
         store: &Store,
-        key: &[u8],
-        meta: &[u8],
-        value: &[u8],
+        full_wait: Duration,
+        (key, meta, value): (&[u8], &[u8], &[u8]),
         receipt: ReceiptSender,
     ) {
         if self.appender.pending().body_len() + key.len() + meta.len() + value.len()
             > busline_log::BATCH_BYTES_TARGET
         {
-            self.write(store);
+            self.write(store, full_wait);
         }
         match self.appender.push(key, meta, value) {
             Ok(()) => self.pushed.push(receipt),
@@ -239,25 +286,27 @@ impl Writer {
         }
     }
 
-    /// Writes the frame; a full disk is waited for as long as configured.
-    fn write(&mut self, store: &Store) {
+    /// Writes the frame, after waiting for room on the disk so long.
+    pub(super) fn write(&mut self, store: &Store, full_wait: Duration) {
         if self.pushed.is_empty() {
             return;
         }
         let clock = store.time.clock();
-        let give_up = clock.monotonic() + store.config.full_wait;
         let error = loop {
             match self.appender.flush(store.time.wall_us()) {
                 Ok(Some(appended)) => {
                     let receipts = std::mem::take(&mut self.pushed);
                     self.written.extend(receipts.into_iter().zip(appended.first..));
                     self.unsynced = Some(appended.next);
+                    self.full_since = None;
                     return;
                 }
                 Ok(None) => break Error::new(ErrorKind::Other, "the log wrote nothing"),
                 Err(error) => {
                     let error = of_log(error).context("topic", &self.topic.topic);
-                    if error.kind() != ErrorKind::Full || clock.monotonic() >= give_up {
+                    let now = clock.monotonic();
+                    let since = *self.full_since.get_or_insert(now);
+                    if error.kind() != ErrorKind::Full || now.saturating_sub(since) >= full_wait {
                         break error;
                     }
                     // Room may come when retention lets something go, which rings.
@@ -276,7 +325,8 @@ impl Writer {
 
     /// Writes what is left, syncs where receipts wait for it, and answers.
     pub(super) fn finish(&mut self, store: &Store, always: bool) {
-        self.write(store);
+        self.write(store, store.config.full_wait);
+        self.full_since = None;
         if self.written.is_empty() {
             return;
         }

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod inside;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod processes;
