@@ -10,6 +10,7 @@ use super::error::of_log;
 use super::mapping::{Chunk, GroupConfig, Selection};
 use super::settle::{Decision, SettleJob};
 use super::state::{Held, SubscriptionState};
+use super::wait::with_room;
 use super::worker::{Job, submit};
 
 /// What a claim needs, taken to the thread that may block.
@@ -75,7 +76,8 @@ impl Claimer {
                 // What the dead held is older than what is new: it comes first.
                 self.member.take_over(now).map_err(of_log)?;
             }
-            let outcome = match self.claim_once(room) {
+            let log = self.state.topic.log.clone();
+            let outcome = match with_room(&log, || self.claim_once(room)) {
                 Err(error) if error.kind() == busline_log::ErrorKind::Lost && first => {
                     // Taken for dead while this process was stopped: join again.
                     first = false;

@@ -17,13 +17,11 @@ use super::mapping::Chunk;
 use super::meta;
 use super::state::{Held, SubscriptionState};
 use super::store::{Store, TopicLog};
+use super::wait::with_room;
 use super::worker::{Unsynced, Writer, writer_of};
 
 /// The wait before a message whose dead letter cannot be written comes again.
 const DEAD_RETRY_US: u64 = 1_000_000;
-/// How often settles are tried on a full disk, and the pause in between.
-const FULL_TRIES: u32 = 100;
-const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// How long a rejected delivery is held on to while its dead letter is written.
 const LETTER_LEASE_US: u64 = 30_000_000;
 
@@ -213,7 +211,11 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool, unsynced: &mut Unsynced)
         })
         .collect();
     let mut gone = Vec::new();
-    let mut result = settle_items(&subscription, &items, &mut gone);
+    let mut result = with_room(&subscription.topic.log, || {
+        gone.clear();
+        subscription.group.settle(&items, subscription.topic.now(), &mut gone)
+    })
+    .map_err(of_log);
     let waits = jobs.iter().any(|job| job.done.as_ref().is_some_and(SettledSender::is_awaited));
     let place = (subscription.topic.log.id(), subscription.group.name().to_owned());
     if result.is_ok() && always && waits {
@@ -241,28 +243,6 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool, unsynced: &mut Unsynced)
             (Ok(()), Some(error)) => Err(error),
             (Ok(()), None) => Ok(()),
         });
-    }
-}
-
-/// Appends settles. A publisher that tries the full disk takes, for a moment, also the room that the
-/// group's reserve gave back: then this tries again.
-fn settle_items(
-    subscription: &SubscriptionState,
-    items: &[Settle],
-    gone: &mut Vec<busline_log::Lost>,
-) -> Result<()> {
-    let mut tries = FULL_TRIES;
-    loop {
-        let settled = subscription.group.settle(items, subscription.topic.now(), gone);
-        match settled {
-            Err(error) if error.kind() == busline_log::ErrorKind::Full && tries > 0 => {
-                tries -= 1;
-                gone.clear();
-                let mark = subscription.topic.log.mark();
-                subscription.topic.log.wait(mark, Some(FULL_PAUSE)).map_err(of_log)?;
-            }
-            settled => return settled.map_err(of_log),
-        }
     }
 }
 

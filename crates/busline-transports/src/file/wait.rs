@@ -12,6 +12,27 @@ use super::error::of_log;
 /// A publisher that is killed between writing and ringing wakes nobody: look again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a group is changed on a full disk before that fails, and the pause in between.
+const FULL_TRIES: u32 = 100;
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Changes a group of a log. A publisher that tries a full disk takes, for a moment, also the room
+/// that the group's reserve gave back: then this tries again.
+pub(super) fn with_room<T>(
+    log: &Log,
+    mut change: impl FnMut() -> busline_log::Result<T>,
+) -> busline_log::Result<T> {
+    for _ in 0..FULL_TRIES {
+        match change() {
+            Err(error) if error.kind() == busline_log::ErrorKind::Full => {
+                log.wait(log.mark(), Some(FULL_PAUSE))?;
+            }
+            done => return done,
+        }
+    }
+    change()
+}
+
 /// Waits for one log, for one subscription or reader.
 #[derive(Debug)]
 pub(super) struct Waiter {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use busline::{ErrorKind, KeyPattern, Position};
+use busline_log::storage::{Call, FaultyStorage, FsStorage};
+use busline_transports::file::FileConfig;
 
 use super::*;
 
@@ -33,11 +35,13 @@ async fn futures_join(one: impl Future<Output = ()>, other: impl Future<Output =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_publishers_share_syncs() {
     let directory = tempfile::tempdir().unwrap();
-    let bus = open(directory.path(), "").await;
+    let storage = FaultyStorage::new(Arc::new(FsStorage::new()));
+    let config = FileConfig::new(directory.path().join("bus"));
+    let bus = open_on(Arc::new(storage.clone()), config).await;
     let publisher = bus.publisher("t").await.unwrap();
     publish(&publisher, "k", "warm").await;
-    let rate = async |tasks: u32, each: u32| {
-        let before = now();
+    let run = async |tasks: u32, each: u32| {
+        let (before, syncs) = (now(), storage.plan().calls(Call::Sync));
         let mut running = Vec::new();
         for _ in 0..tasks {
             let publisher = publisher.clone();
@@ -50,12 +54,17 @@ async fn many_publishers_share_syncs() {
         for task in running {
             task.await.unwrap();
         }
-        f64::from(tasks * each) / (now() - before).as_secs_f64()
+        let rate = f64::from(tasks * each) / (now() - before).as_secs_f64();
+        (rate, storage.plan().calls(Call::Sync) - syncs)
     };
-    let alone = rate(1, 50).await;
-    let together = rate(64, 20).await;
-    println!("durable receipts a second: {alone:.0} by one task, {together:.0} by 64 tasks");
-    assert!(together > alone * 2.0, "{alone} {together}");
+    let (alone, syncs_alone) = run(1, 50).await;
+    let (together, syncs) = run(64, 20).await;
+    println!(
+        "durable receipts a second: {alone:.0} by one task ({syncs_alone} syncs for 50 messages), \
+         {together:.0} by 64 tasks ({syncs} syncs for 1280)"
+    );
+    assert!(syncs_alone >= 50, "each receipt of one task needs a sync of its own");
+    assert!(syncs <= 640, "{syncs} syncs for 1280 messages of 64 tasks");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ fn what_was_promised_holds_when_processes_are_killed_at_any_moment() {
     let mut battle = Battle { fleet, ledger, random, url, names: 0, kills: 0 };
     let started = now();
     battle.begin();
-    let kills = if is_long() { 200 } else { 50 };
+    let kills = if is_long() { 300 } else { 50 };
     while battle.kills < kills {
         battle.strike();
     }
