@@ -79,6 +79,12 @@ impl Dialect {
             Self::Hermes => "hermes",
         }
     }
+
+    /// Whether its messages bear a message id. To the others none is added: their peers expect the
+    /// very bytes of the convention.
+    pub fn has_message_ids(self) -> bool {
+        matches!(self, Self::Busline)
+    }
 }
 
 /// Validated options of a transport, `transport.option` in configuration files.
@@ -93,12 +99,17 @@ pub struct Connect {
     pub dialect: Dialect,
     /// The name by which operators recognise this program.
     pub client_name: String,
+    /// Who connects, in letters and digits: the same for all sessions of one client, also after it
+    /// connected again, and for nobody else. What belongs to the client is named after it, as the
+    /// address of replies to its requests.
+    pub instance: String,
 }
 
 impl Connect {
-    /// A session of our own dialect.
+    /// A session of our own dialect, of a new instance.
     pub fn new(role: Role) -> Self {
-        Self { role, dialect: Dialect::Busline, client_name: String::new() }
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        Self { role, dialect: Dialect::Busline, client_name: String::new(), instance }
     }
 }
 
@@ -108,6 +119,8 @@ impl Connect {
 pub struct Spec {
     /// The topic concerned, where one is.
     pub topic: Option<Topic>,
+    /// The group concerned, where one is.
+    pub group: Option<GroupName>,
     /// Native options of the entity concerned.
     pub options: Options,
 }
@@ -137,7 +150,8 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     /// Reads a topic's log without settling anything; `Refused` where there is no log.
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Box<dyn Reader>>>;
 
-    /// The key and queue where replies for this very instance arrive.
+    /// The key and queue where replies for this very instance arrive: the same for every session of
+    /// it ([`Connect::instance`]), so that a reply finds its way after a reconnect.
     fn reply_address(&self) -> BoxFuture<'_, Result<ReplyAddress>>;
 
     /// The operator's view; `None` where the broker has none.
@@ -164,6 +178,13 @@ pub enum SessionEvent {
     Interrupted,
     /// A client that heals itself is back; claims of before are void.
     Resumed,
+    /// The broker gave shards of a topic to this member.
+    Assigned(Topic),
+    /// The broker took shards of a topic from this member: what it holds of them is lost.
+    Revoked(Topic),
+    /// Messages of a topic are missing that were there: retention was quicker, or the broker lost
+    /// them.
+    Gap(Topic),
 }
 
 /// A batch to send.
@@ -326,6 +347,8 @@ pub struct Subscribe {
     /// How long a delivery may be held in all, the lease being renewed meanwhile; `None` is as long
     /// as its process is alive and running.
     pub hold_max: Option<Duration>,
+    /// Native options.
+    pub options: Options,
 }
 
 impl Subscribe {
@@ -338,6 +361,7 @@ impl Subscribe {
             max_in_flight_bytes: 16 << 20,
             lease: Duration::from_secs(30),
             hold_max: None,
+            options: Options::new(),
         }
     }
 }
@@ -364,12 +388,15 @@ pub struct Read {
     pub patterns: Patterns,
     /// The most records in a chunk.
     pub chunk_max: usize,
+    /// Native options.
+    pub options: Options,
 }
 
 impl Read {
     /// Every key, in chunks of at most 1024 records.
     pub fn new(topic: Topic, from: Position) -> Self {
-        Self { topic, from, patterns: Patterns::all(), chunk_max: 1024 }
+        let (patterns, options) = (Patterns::all(), Options::new());
+        Self { topic, from, patterns, chunk_max: 1024, options }
     }
 }
 

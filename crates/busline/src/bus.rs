@@ -227,11 +227,15 @@ impl Admin {
         group: &GroupName,
         condition: DeleteIf,
     ) -> Result<()> {
-        call!(self, admin => admin.delete_group(topic, group, condition))
+        call!(self, admin => admin.delete_group(topic, group, condition))?;
+        self.link.forget_declared(topic, Some(group));
+        Ok(())
     }
 
     /// Deletes a topic with its groups; `Conflict` when a condition does not hold.
     pub async fn delete_topic(&self, topic: &Topic, condition: DeleteIf) -> Result<()> {
-        call!(self, admin => admin.delete_topic(topic, condition))
+        call!(self, admin => admin.delete_topic(topic, condition))?;
+        self.link.forget_declared(topic, None);
+        Ok(())
     }
 }

@@ -1,21 +1,16 @@
 //! What a program needs, compared with what the session promises: refused when it binds.
 
-use crate::capability::{Capabilities, Capability};
-use crate::error::Result;
+use crate::capability::{Capabilities, Capability, Lease};
+use crate::error::{Error, Result};
 use crate::offset::Position;
 use crate::transport::{
-    Batch, GroupSpec, Membership, Read, RetryMode, Spec, Subscribe, TopicSpec, Topology,
+    Batch, GroupSpec, Membership, Read, RetryMode, Session, Spec, Subscribe, TopicSpec, Topology,
 };
 
 /// Something that binds to a session.
 pub(super) trait Binds {
-    /// What the promises depend on.
-    fn spec(&self) -> Spec {
-        Spec::default()
-    }
-
     /// Fails with `Refused`, naming the capability, the transport and the way out.
-    fn check(&self, promised: &Capabilities) -> Result<()>;
+    fn bind(&self, session: &dyn Session) -> Result<()>;
 }
 
 fn all(promised: &Capabilities, needs: impl IntoIterator<Item = Capability>) -> Result<()> {
@@ -23,21 +18,31 @@ fn all(promised: &Capabilities, needs: impl IntoIterator<Item = Capability>) -> 
 }
 
 impl Binds for Topology {
-    fn check(&self, promised: &Capabilities) -> Result<()> {
-        self.topics.iter().try_for_each(|topic| topic.check(promised))?;
-        self.groups.iter().try_for_each(|group| group.check(promised))
+    fn bind(&self, session: &dyn Session) -> Result<()> {
+        self.topics.iter().try_for_each(|topic| topic.bind(session))?;
+        self.groups.iter().try_for_each(|group| group.bind(session))
     }
 }
 
 impl Binds for TopicSpec {
-    fn check(&self, promised: &Capabilities) -> Result<()> {
-        all(promised, self.replay.then_some(Capability::Replay))
+    fn bind(&self, session: &dyn Session) -> Result<()> {
+        let spec = Spec {
+            topic: Some(self.topic.clone()),
+            options: self.options.clone(),
+            ..Spec::default()
+        };
+        all(&session.capabilities(&spec), self.replay.then_some(Capability::Replay))
             .map_err(|error| error.context("topic", &self.topic))
     }
 }
 
 impl Binds for GroupSpec {
-    fn check(&self, promised: &Capabilities) -> Result<()> {
+    fn bind(&self, session: &dyn Session) -> Result<()> {
+        let spec = Spec {
+            topic: Some(self.topic.clone()),
+            group: Some(self.group.clone()),
+            options: self.options.clone(),
+        };
         let needs = [
             Some(Capability::Group),
             (!self.patterns.is_all()).then_some(Capability::Filter),
@@ -45,42 +50,67 @@ impl Binds for GroupSpec {
             self.attempts_max.map(|_| Capability::RetryLimit),
             (self.retry_mode == RetryMode::Block).then_some(Capability::BlockingRetry),
         ];
-        all(promised, needs.into_iter().flatten())
+        all(&session.capabilities(&spec), needs.into_iter().flatten())
             .map_err(|error| error.context("topic", &self.topic).context("group", &self.group))
     }
 }
 
 impl Binds for Subscribe {
-    fn spec(&self) -> Spec {
-        Spec { topic: Some(self.topic.clone()), ..Spec::default() }
-    }
-
-    fn check(&self, promised: &Capabilities) -> Result<()> {
-        let needs = match &self.membership {
-            Membership::Group(_) => [Some(Capability::Group), None],
+    fn bind(&self, session: &dyn Session) -> Result<()> {
+        let (group, needs) = match &self.membership {
+            Membership::Group(group) => (Some(group.clone()), [Some(Capability::Group), None]),
             Membership::Broadcast(patterns) => {
-                [Some(Capability::Broadcast), (!patterns.is_all()).then_some(Capability::Filter)]
+                let filter = (!patterns.is_all()).then_some(Capability::Filter);
+                (None, [Some(Capability::Broadcast), filter])
             }
         };
-        all(promised, needs.into_iter().flatten())
+        let (topic, options) = (Some(self.topic.clone()), self.options.clone());
+        let promised = session.capabilities(&Spec { topic, group, options });
+        all(&promised, needs.into_iter().flatten())
+            .and_then(|()| check_hold(self, &promised))
             .map_err(|error| error.context("topic", &self.topic))
     }
 }
 
-impl Binds for Read {
-    fn spec(&self) -> Spec {
-        Spec { topic: Some(self.topic.clone()), ..Spec::default() }
+/// Who wants to hold a delivery for longer than any may be held would lose it every time.
+fn check_hold(subscribe: &Subscribe, promised: &Capabilities) -> Result<()> {
+    match (promised.lease, subscribe.hold_max) {
+        (Lease::Fixed(longest), Some(wanted)) if wanted > longest => Err(Error::refused(
+            &format!("lease of {wanted:?}"),
+            &promised.profile,
+            format!("its leases last {longest:?} and cannot be renewed: set hold_max to that"),
+        )),
+        _ => Ok(()),
     }
+}
 
-    fn check(&self, promised: &Capabilities) -> Result<()> {
+impl Binds for Read {
+    fn bind(&self, session: &dyn Session) -> Result<()> {
+        let (topic, options) = (Some(self.topic.clone()), self.options.clone());
+        let promised = session.capabilities(&Spec { topic, options, ..Spec::default() });
         let filter = (!self.patterns.is_all()).then_some(Capability::Filter);
-        all(promised, [Some(Capability::Replay), filter].into_iter().flatten())
+        all(&promised, [Some(Capability::Replay), filter].into_iter().flatten())
             .map_err(|error| error.context("topic", &self.topic))
     }
 }
 
 impl Binds for Batch {
-    fn check(&self, promised: &Capabilities) -> Result<()> {
-        all(promised, self.mandatory.then_some(Capability::Unroutable))
+    fn bind(&self, session: &dyn Session) -> Result<()> {
+        if !self.mandatory {
+            return Ok(());
+        }
+        let mut last = None;
+        for message in &self.messages {
+            if last == Some(&message.topic) {
+                continue;
+            }
+            last = Some(&message.topic);
+            let spec = Spec { topic: Some(message.topic.clone()), ..Spec::default() };
+            session
+                .capabilities(&spec)
+                .require(Capability::Unroutable)
+                .map_err(|error| error.context("topic", &message.topic))?;
+        }
+        Ok(())
     }
 }

@@ -7,16 +7,17 @@
 
 mod bind;
 mod consume;
+mod known;
 mod outbox;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 pub use consume::{LinkReader, LinkSubscription};
 
@@ -24,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::new_message_id;
+use crate::name::{GroupName, Topic};
 use crate::receipt::PendingReceipt;
 use crate::transport::{
     Batch, Connect, Dialect, Read, Role, Session, Subscribe, Topology, TopologyMode, Transport,
@@ -71,9 +73,11 @@ struct Inner {
     publish: Mutex<Slot>,
     consume: Mutex<Slot>,
     /// What was declared through this link, to be declared again on a new session.
-    topology: std::sync::Mutex<Vec<Topology>>,
+    known: std::sync::Mutex<known::Known>,
     outbox: std::sync::OnceLock<outbox::Outbox>,
-    closed: AtomicBool,
+    /// Who connects, over all sessions.
+    instance: String,
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -94,9 +98,10 @@ impl Link {
             options,
             publish: Mutex::default(),
             consume: Mutex::default(),
-            topology: std::sync::Mutex::default(),
+            known: std::sync::Mutex::default(),
             outbox: std::sync::OnceLock::new(),
-            closed: AtomicBool::new(false),
+            instance: uuid::Uuid::new_v4().simple().to_string(),
+            closed: watch::Sender::new(false),
         })))
     }
 
@@ -110,19 +115,29 @@ impl Link {
     /// Fails at once on errors that are not temporary, and on the first connect also when
     /// `first_connect_max` is over. Cancel safe.
     pub async fn session(&self, role: Role) -> Result<Arc<dyn Session>> {
-        let slot = self.slot(role);
-        let mut slot = slot.lock().await;
-        if self.0.closed.load(Ordering::Acquire) {
-            return Err(closed());
+        let opening = async {
+            let mut slot = self.slot(role).lock().await;
+            if self.is_closed() {
+                return Err(closed());
+            }
+            if let Some(session) = &slot.session {
+                return Ok(Arc::clone(session));
+            }
+            let first = !slot.connected_before;
+            let session = self.connect(role, first).await?;
+            if self.is_closed() {
+                return Err(closed());
+            }
+            slot.connected_before = true;
+            slot.session = Some(Arc::clone(&session));
+            Ok(session)
+        };
+        // Closing ends all attempts to connect, so that nobody waits for a broker that is away.
+        tokio::select! {
+            biased;
+            session = opening => session,
+            () = self.closed() => Err(closed()),
         }
-        if let Some(session) = &slot.session {
-            return Ok(Arc::clone(session));
-        }
-        let first = !slot.connected_before;
-        let session = self.connect(role, first).await?;
-        slot.connected_before = true;
-        slot.session = Some(Arc::clone(&session));
-        Ok(session)
     }
 
     /// Declares topics and groups, now and on every later session.
@@ -133,27 +148,33 @@ impl Link {
         })
         .await?;
         if topology.mode != TopologyMode::Assume {
-            self.remember(topology.clone());
+            self.known().add(topology);
         }
         Ok(())
     }
 
+    /// Says that a group was deleted, or a topic with all its groups: later sessions do not declare
+    /// them again.
+    pub fn forget_declared(&self, topic: &Topic, group: Option<&GroupName>) {
+        self.known().remove(topic, group);
+    }
+
     /// Sends a batch; resolves when it is accepted. See [`Session::send`].
     ///
-    /// Messages without an id get one. A message whose session is lost before its receipt is sent
+    /// Messages without an id get one, where the dialect has ids. A message whose session is lost before its receipt is sent
     /// again, with the same id, before anything newer.
     pub async fn send(&self, mut batch: Batch) -> Result<Vec<PendingReceipt>> {
-        if self.0.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(closed());
         }
-        for message in &mut batch.messages {
-            message.properties.message_id.get_or_insert_with(new_message_id);
+        if self.0.options.dialect.has_message_ids() {
+            for message in &mut batch.messages {
+                message.properties.message_id.get_or_insert_with(new_message_id);
+            }
         }
         if !self.may_disconnect() {
             let session = self.session(Role::Publish).await?;
-            if batch.mandatory {
-                bind(&*session, &batch)?;
-            }
+            bind(&*session, &batch)?;
             return session.send(batch).await;
         }
         self.0.outbox.get_or_init(|| outbox::Outbox::start(self)).send(batch).await
@@ -206,7 +227,7 @@ impl Link {
             if let Some(outbox) = self.0.outbox.get() {
                 outbox.drain().await;
             }
-            self.0.closed.store(true, Ordering::Release);
+            self.0.closed.send_replace(true);
             let mut result = Ok(());
             for role in [Role::Publish, Role::Consume] {
                 let session = self.slot(role).lock().await.session.take();
@@ -223,7 +244,7 @@ impl Link {
                 "closing took too long: some messages have no receipt",
             )),
         };
-        self.0.closed.store(true, Ordering::Release);
+        self.0.closed.send_replace(true);
         // After a close that took too long the sessions go without a word.
         for role in [Role::Publish, Role::Consume] {
             drop(self.slot(role).try_lock().map(|mut slot| slot.session.take()));
@@ -242,16 +263,18 @@ impl Link {
         }
     }
 
-    fn remember(&self, topology: Topology) {
-        let mut known = self.0.topology.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for seen in known.iter_mut() {
-            seen.topics.retain(|old| !topology.topics.iter().any(|new| new.topic == old.topic));
-            seen.groups.retain(|old| {
-                !topology.groups.iter().any(|new| new.topic == old.topic && new.group == old.group)
-            });
-        }
-        known.retain(|seen| !seen.topics.is_empty() || !seen.groups.is_empty());
-        known.push(topology);
+    fn known(&self) -> std::sync::MutexGuard<'_, known::Known> {
+        self.0.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn is_closed(&self) -> bool {
+        *self.0.closed.borrow()
+    }
+
+    /// Resolves when the link is closed.
+    async fn closed(&self) {
+        // The sender lives in the link.
+        let _ = self.0.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Drops the session if it is still the live one, so that the next user connects again.
@@ -265,7 +288,10 @@ impl Link {
 
     async fn pause(&self, waits: &mut (impl Iterator<Item = Duration> + Send)) {
         let wait = waits.next().unwrap_or(self.0.options.backoff.max);
-        self.clock().sleep(wait).await;
+        tokio::select! {
+            () = self.clock().sleep(wait) => {}
+            () = self.closed() => {}
+        }
     }
 
     fn transport(&self) -> &Arc<dyn Transport> {
@@ -279,7 +305,7 @@ impl Link {
         let mut waits = options.backoff.waits();
         let mut tried = 0;
         loop {
-            let error = match self.connect_once(role).await {
+            let error = match self.connect_in_time(role, first).await {
                 Ok(session) => return Ok(session),
                 Err(error) => error.during("connect"),
             };
@@ -289,7 +315,7 @@ impl Link {
             if first && self.clock().monotonic() - started >= options.first_connect_max {
                 return Err(error);
             }
-            if self.0.closed.load(Ordering::Acquire) {
+            if self.is_closed() {
                 return Err(closed());
             }
             tracing::warn!(%error, "cannot connect, trying again");
@@ -302,15 +328,33 @@ impl Link {
         }
     }
 
+    /// One attempt. Of the first connect each transport gets its share of the time, so that one
+    /// that never answers does not keep the others from being tried.
+    async fn connect_in_time(&self, role: Role, first: bool) -> Result<Arc<dyn Session>> {
+        if !first {
+            return self.connect_once(role).await;
+        }
+        let transports = u32::try_from(self.0.transports.len()).unwrap_or(u32::MAX);
+        tokio::select! {
+            biased;
+            session = self.connect_once(role) => session,
+            () = self.clock().sleep(self.0.options.first_connect_max / transports) => {
+                Err(Error::new(ErrorKind::Disconnected, "the bus does not answer")
+                    .context("bus", self.transport()))
+            }
+        }
+    }
+
     async fn connect_once(&self, role: Role) -> Result<Arc<dyn Session>> {
         let options = &self.0.options;
-        let connect =
-            Connect { role, dialect: options.dialect, client_name: options.client_name.clone() };
-        let session = self.transport().connect(connect).await?;
-        let known = {
-            let known = self.0.topology.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            known.clone()
+        let connect = Connect {
+            role,
+            dialect: options.dialect,
+            client_name: options.client_name.clone(),
+            instance: self.0.instance.clone(),
         };
+        let session = self.transport().connect(connect).await?;
+        let known = self.known().topologies();
         for topology in &known {
             session.declare(topology).await?;
         }
@@ -332,7 +376,7 @@ impl fmt::Display for Link {
 
 /// Refuses what the session does not promise, before anything reaches it.
 fn bind(session: &dyn Session, wanted: &impl bind::Binds) -> Result<()> {
-    wanted.check(&session.capabilities(&wanted.spec()))
+    wanted.bind(session)
 }
 
 fn closed() -> Error {

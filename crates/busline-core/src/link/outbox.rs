@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Inner, Link, bind, closed};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +38,7 @@ impl Outbox {
             receipts: FuturesUnordered::new(),
             lost: None,
             session: None,
+            closed: link.0.closed.subscribe(),
         };
         tokio::spawn(worker.run());
         Self { jobs }
@@ -79,10 +80,21 @@ struct Worker {
     /// Why the session is gone, while its last receipts come in.
     lost: Option<Error>,
     session: Option<Arc<dyn Session>>,
+    /// The link was closed: nothing is sent any more.
+    closed: watch::Receiver<bool>,
 }
 
 impl Worker {
     async fn run(mut self) {
+        let mut closed = self.closed.clone();
+        tokio::select! {
+            biased;
+            () = self.work() => {}
+            Ok(_) = closed.wait_for(|closed| *closed) => self.close(),
+        }
+    }
+
+    async fn work(&mut self) {
         loop {
             if self.lost.is_some() && self.receipts.is_empty() && !self.resend().await {
                 return;
@@ -108,6 +120,15 @@ impl Worker {
                 entry.receipt.send(published);
             }
         }
+    }
+
+    /// Closed: receipts that are there are given, and nobody can say any more about the others.
+    fn close(&mut self) {
+        while let Some(Some((number, published))) = self.receipts.next().now_or_never() {
+            self.receipt(number, published);
+        }
+        self.session = None;
+        self.give_up(&closed());
     }
 
     async fn drain(&mut self, done: oneshot::Sender<()>) {
@@ -137,25 +158,19 @@ impl Worker {
         }
     }
 
+    /// Cancelled by its sender before it is accepted, nothing of the batch is sent.
     async fn accept(
         &mut self,
         batch: Batch,
-        accepted: oneshot::Sender<Result<Vec<PendingReceipt>>>,
+        mut accepted: oneshot::Sender<Result<Vec<PendingReceipt>>>,
     ) {
-        if accepted.is_closed() {
-            return;
-        }
         loop {
-            let session = match self.live().await {
-                Ok(session) => session,
-                Err(error) => return drop(accepted.send(Err(error))),
+            let sent = tokio::select! {
+                biased;
+                () = accepted.closed() => return,
+                sent = self.try_send(&batch) => sent,
             };
-            if batch.mandatory
-                && let Err(error) = bind(&*session, &batch)
-            {
-                return drop(accepted.send(Err(error)));
-            }
-            match session.send(batch.clone()).await {
+            match sent {
                 Ok(receipts) => {
                     let pending = self.track(batch, receipts);
                     return drop(accepted.send(Ok(pending)));
@@ -172,6 +187,12 @@ impl Worker {
                 Err(error) => return drop(accepted.send(Err(error))),
             }
         }
+    }
+
+    async fn try_send(&mut self, batch: &Batch) -> Result<Vec<PendingReceipt>> {
+        let session = self.live().await?;
+        bind(&*session, batch)?;
+        session.send(batch.clone()).await
     }
 
     fn track(&mut self, batch: Batch, receipts: Vec<PendingReceipt>) -> Vec<PendingReceipt> {
@@ -205,24 +226,36 @@ impl Worker {
             };
             match self.resend_on(&*session).await {
                 Ok(()) => return true,
-                Err(error) if error.kind() == ErrorKind::Disconnected => self.lost = Some(error),
-                Err(error) => {
-                    self.give_up(&error);
-                    return true;
-                }
+                Err(error) => self.lost = Some(error),
             }
             // Receipts of a half sent window are void: all of it goes again.
             self.receipts.clear();
         }
     }
 
+    /// Fails only when this session is lost too. A message that it does not take is given up by
+    /// itself: whether it was stored before is not known.
     async fn resend_on(&mut self, session: &dyn Session) -> Result<()> {
         let numbers: Vec<u64> = self.unconfirmed.keys().copied().collect();
         for number in numbers {
             let Some(entry) = self.unconfirmed.get(&number) else { continue };
             let batch = Batch { messages: vec![entry.message.clone()], mandatory: entry.mandatory };
-            for receipt in session.send(batch).await? {
-                self.receipts.push(Box::pin(async move { (number, receipt.await) }));
+            let sent = match bind(session, &batch) {
+                Ok(()) => session.send(batch).await,
+                Err(refused) => Err(refused),
+            };
+            match sent {
+                Ok(receipts) => {
+                    for receipt in receipts {
+                        self.receipts.push(Box::pin(async move { (number, receipt.await) }));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Disconnected => return Err(error),
+                Err(error) => {
+                    if let Some(entry) = self.unconfirmed.remove(&number) {
+                        entry.receipt.send(Err(PublishError::Unknown(error)));
+                    }
+                }
             }
         }
         Ok(())

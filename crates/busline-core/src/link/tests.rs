@@ -8,12 +8,12 @@ use futures_util::FutureExt;
 use super::{Link, LinkOptions};
 use crate::clock::SystemClock;
 use crate::error::ErrorKind;
-use crate::memory::{MemoryBroker, MemoryTransport};
+use crate::memory::{MemoryBroker, MemoryOptions, MemoryTransport};
 use futures_util::future::BoxFuture;
 
 use crate::transport::{
-    Admin, Batch, Connect, GroupSpec, Membership, Read, Reader, ReplyAddress, RetryMode, Session,
-    SessionEvent, Spec, Subscribe, Subscription, TopicSpec, Topology, Transport,
+    Admin, Batch, Connect, Dialect, GroupSpec, Membership, Read, Reader, ReplyAddress, RetryMode,
+    Session, SessionEvent, Spec, Subscribe, Subscription, TopicSpec, Topology, Transport,
 };
 use crate::{
     Capabilities, Capability, GroupName, Key, Message, PendingReceipt, Position, PublishError,
@@ -190,6 +190,126 @@ async fn closing_waits_for_receipts_and_says_when_the_time_is_over() {
     link.close(Duration::from_secs(5)).await.unwrap();
     for receipt in receipts {
         assert!(receipt.now_or_never().unwrap().is_ok(), "it was confirmed before the close");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_is_given_up_while_the_broker_is_away_sends_nothing() {
+    let (link, broker) = link().await;
+    futures_util::future::join_all(link.send(batch(&["0"])).await.unwrap()).await;
+    broker.refuse_connects(true);
+    broker.restart();
+    let given_up = tokio::time::timeout(Duration::from_secs(30), link.send(batch(&["never"])));
+    given_up.await.unwrap_err();
+    broker.refuse_connects(false);
+    futures_util::future::join_all(link.send(batch(&["1"])).await.unwrap()).await;
+    assert_eq!(texts(&stored(&link).await), ["0", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_that_is_given_up_while_it_waits_for_room_sends_nothing() {
+    let transport =
+        MemoryTransport::with_options(MemoryOptions { window: 1, ..Default::default() });
+    let broker = transport.broker();
+    let link = Link::new(vec![Arc::new(transport)], options()).unwrap();
+    let topics = vec![TopicSpec::new(topic())];
+    link.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+    broker.block("memory alarm");
+    let first = link.send(batch(&["1"])).await.unwrap();
+    let given_up = tokio::time::timeout(Duration::from_secs(30), link.send(batch(&["never"])));
+    given_up.await.unwrap_err();
+    broker.unblock();
+    let last = link.send(batch(&["2"])).await.unwrap();
+    futures_util::future::join_all(first.into_iter().chain(last)).await;
+    assert_eq!(texts(&stored(&link).await), ["1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_while_the_broker_is_away_leaves_nobody_waiting() {
+    let (link, broker) = link().await;
+    broker.block("memory alarm");
+    let mut unconfirmed = link.send(batch(&["1"])).await.unwrap();
+    broker.refuse_connects(true);
+    broker.restart();
+    let mut sending = Box::pin(link.send(batch(&["2"])));
+    assert!((&mut sending).now_or_never().is_none());
+    let mut reading = Box::pin(link.read(Read::new(topic(), Position::Earliest)));
+    assert!((&mut reading).now_or_never().is_none());
+    let error = link.close(Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Elapsed);
+    let soon = Duration::from_millis(1);
+    let sent = tokio::time::timeout(soon, sending).await.unwrap();
+    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Closed);
+    let read = tokio::time::timeout(soon, reading).await.unwrap();
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::Closed);
+    let receipt = tokio::time::timeout(soon, unconfirmed.remove(0)).await.unwrap();
+    assert!(matches!(receipt, Err(PublishError::Unknown(_))), "{receipt:?}");
+}
+
+/// A broker that takes connections and never says a word.
+#[derive(Debug)]
+struct Silent;
+
+impl std::fmt::Display for Silent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("silent")
+    }
+}
+
+impl Transport for Silent {
+    fn capabilities(&self) -> Capabilities {
+        MemoryTransport::new().capabilities()
+    }
+
+    fn connect(&self, _connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_never_answers_does_not_hold_up_the_first_connect() {
+    let role = crate::transport::Role::Consume;
+    let alone = Link::new(vec![Arc::new(Silent)], options()).unwrap();
+    let in_time = tokio::time::timeout(Duration::from_secs(11), alone.session(role));
+    let error = in_time.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+    assert!(error.to_string().contains("does not answer (bus: silent)"), "{error}");
+    let both: Vec<Arc<dyn Transport>> = vec![Arc::new(Silent), Arc::new(MemoryTransport::new())];
+    let both = Link::new(both, options()).unwrap();
+    tokio::time::timeout(Duration::from_secs(11), both.session(role)).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_not_taken_again_is_given_up_alone() {
+    let (link, broker) = link().await;
+    let role = crate::transport::Role::Consume;
+    let session = link.session(role).await.unwrap();
+    let gone = Topic::new("gone").unwrap();
+    let topics = vec![TopicSpec::new(gone.clone())];
+    // Not through the link, which would declare it again.
+    session.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+    broker.block("memory alarm");
+    let lost = Message::new(gone.clone(), Key::empty(), "lost");
+    let receipts = link.send(vec![message("1"), lost, message("2")].into()).await.unwrap();
+    session.admin().unwrap().delete_topic(&gone, Default::default()).await.unwrap();
+    broker.restart();
+    broker.unblock();
+    let published = futures_util::future::join_all(receipts).await;
+    assert!(published[0].is_ok() && published[2].is_ok(), "{published:?}");
+    let Err(PublishError::Unknown(error)) = &published[1] else { panic!("{published:?}") };
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(texts(&stored(&link).await), ["1", "2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_dialect_that_has_message_ids_gets_them() {
+    for (dialect, has) in [(Dialect::Busline, true), (Dialect::Eventail, false)] {
+        let transport = Arc::new(MemoryTransport::new());
+        let link = Link::new(vec![transport], LinkOptions { dialect, ..options() }).unwrap();
+        let topics = vec![TopicSpec::new(topic())];
+        link.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+        futures_util::future::join_all(link.send(batch(&["1"])).await.unwrap()).await;
+        assert_eq!(stored(&link).await[0].message.properties.message_id.is_some(), has);
     }
 }
 

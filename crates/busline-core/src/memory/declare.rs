@@ -139,7 +139,11 @@ fn or_none(value: Option<impl Display>) -> String {
 }
 
 /// There are none of ours, so each one with our prefix is misspelt.
-fn check_options(options: &Options, entity: &'static str, name: impl Display) -> Result<()> {
+pub(super) fn check_options(
+    options: &Options,
+    entity: &'static str,
+    name: impl Display,
+) -> Result<()> {
     match options.keys().find(|option| option.starts_with("memory.")) {
         Some(option) => {
             Err(Error::new(ErrorKind::Limit, format!("the memory transport has no '{option}'"))

@@ -157,9 +157,9 @@ impl Transport for MemoryTransport {
         self.broker.options.capabilities()
     }
 
-    fn connect(&self, _connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         // One mapping serves every dialect: nothing of it can be seen on a wire.
-        Box::pin(async move { session::MemorySession::open(&self.broker) })
+        Box::pin(async move { session::MemorySession::open(&self.broker, &connect) })
     }
 
     fn may_disconnect(&self) -> bool {

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::admin::MemoryAdmin;
 use super::broker::{Broker, Line};
-use super::declare::declare;
+use super::declare::{check_options, declare};
 use super::member::MemorySubscription;
 use super::reader::MemoryReader;
 use super::state::{Live, Queued};
@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::Topic;
 use crate::receipt::PendingReceipt;
 use crate::transport::{
-    Admin, Batch, Read, Reader, ReplyAddress, Retention, Session, SessionEvent, Spec, Subscribe,
-    Subscription, Topology,
+    Admin, Batch, Connect, Read, Reader, ReplyAddress, Retention, Session, SessionEvent, Spec,
+    Subscribe, Subscription, Topology,
 };
 
 /// The topic of all replies; the key of a reply is the `reply_to` of its request.
@@ -38,7 +38,7 @@ pub(super) struct MemorySession {
 }
 
 impl MemorySession {
-    pub(super) fn open(broker: &Arc<Broker>) -> Result<Arc<dyn Session>> {
+    pub(super) fn open(broker: &Arc<Broker>, connect: &Connect) -> Result<Arc<dyn Session>> {
         let (mut state, _) = broker.lock();
         if state.faults.refusing {
             return Err(Error::new(ErrorKind::Disconnected, "the broker takes no connections"));
@@ -49,7 +49,7 @@ impl MemorySession {
         drop(state);
         let broker = Arc::clone(broker);
         let admin = MemoryAdmin::new(Arc::clone(&broker), Arc::clone(&line));
-        let reply_to = uuid::Uuid::new_v4().to_string();
+        let reply_to = connect.instance.clone();
         Ok(Arc::new(Self { broker, line, admin, reply_to }))
     }
 
@@ -134,6 +134,7 @@ impl Session for MemorySession {
 
     fn subscribe(&self, subscribe: Subscribe) -> BoxFuture<'_, Result<Box<dyn Subscription>>> {
         Box::pin(async move {
+            check_options(&subscribe.options, "topic", &subscribe.topic)?;
             let opened = MemorySubscription::open(&self.broker, &self.line, &subscribe)?;
             Ok(Box::new(opened) as Box<dyn Subscription>)
         })
@@ -141,6 +142,7 @@ impl Session for MemorySession {
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Box<dyn Reader>>> {
         Box::pin(async move {
+            check_options(&read.options, "topic", &read.topic)?;
             let opened = MemoryReader::open(&self.broker, &self.line, read)?;
             Ok(Box::new(opened) as Box<dyn Reader>)
         })

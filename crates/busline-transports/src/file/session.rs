@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use busline_core::receipt::ReceiptSender;
 use busline_core::transport::{
-    Admin, Batch, Read, Reader, ReplyAddress, Retention, Session, SessionEvent, Spec, Subscribe,
-    Subscription, TopicSpec, Topology, TopologyMode,
+    Admin, Batch, Connect, Options, Read, Reader, ReplyAddress, Retention, Session, SessionEvent,
+    Spec, Subscribe, Subscription, TopicSpec, Topology, TopologyMode,
 };
 use busline_core::{Capabilities, Error, ErrorKind, Message, PendingReceipt, Result, Topic};
 use futures_util::future::BoxFuture;
@@ -33,20 +33,24 @@ pub(super) struct FileSession {
     window: Arc<Semaphore>,
     admin: FileAdmin,
     scope: Arc<Scope>,
-    /// The key of replies to this very session.
+    /// The key of replies to this very instance.
     reply_to: String,
     /// `None` once closed.
     jobs: Mutex<Option<Sender<Job>>>,
 }
 
 impl FileSession {
-    pub(super) fn start(store: Arc<Store>, profile: Capabilities) -> Result<Self> {
+    pub(super) fn start(
+        store: Arc<Store>,
+        profile: Capabilities,
+        connect: &Connect,
+    ) -> Result<Self> {
         let jobs = start(Arc::clone(&store))?;
         Ok(Self {
             window: Arc::new(Semaphore::new(store.config.window)),
             admin: FileAdmin { store: Arc::clone(&store) },
             scope: Scope::new(),
-            reply_to: format!("reply.{}", uuid::Uuid::new_v4().simple()),
+            reply_to: format!("reply.{}", connect.instance),
             jobs: Mutex::new(Some(jobs)),
             profile,
             store,
@@ -146,6 +150,7 @@ impl Session for FileSession {
     fn subscribe(&self, spec: Subscribe) -> BoxFuture<'_, Result<Box<dyn Subscription>>> {
         Box::pin(async move {
             let jobs = self.jobs()?;
+            no_options(&spec.options)?;
             let (store, scope) = (Arc::clone(&self.store), Arc::clone(&self.scope));
             let subscription = super::blocking(move || {
                 let topic = store.topic(&spec.topic)?;
@@ -159,6 +164,7 @@ impl Session for FileSession {
     fn read(&self, spec: Read) -> BoxFuture<'_, Result<Box<dyn Reader>>> {
         Box::pin(async move {
             self.jobs()?;
+            no_options(&spec.options)?;
             let store = Arc::clone(&self.store);
             let reader = super::blocking(move || {
                 let topic = store.topic(&spec.topic)?;
@@ -201,6 +207,16 @@ impl Session for FileSession {
                 None => Ok(()),
             }
         })
+    }
+}
+
+/// There are none of ours for subscribing and reading, so each one with our prefix is misspelt.
+fn no_options(options: &Options) -> Result<()> {
+    match options.keys().find(|option| option.starts_with("file.")) {
+        Some(option) => {
+            Err(Error::new(ErrorKind::Limit, format!("file: has no option '{option}'")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::super::case::{Failure, Outcome, check, check_eq, registry};
-use super::super::world::{World, message};
+use super::super::world::{World, group, message};
 use crate::error::ErrorKind;
 use crate::headers::HeaderValue;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::name::Topic;
-use crate::transport::{Session, Subscribe};
+use crate::transport::{GroupSpec, Session, Subscribe};
 
 registry! {
     Limits a_payload_over_its_bound_is_refused
@@ -128,5 +128,8 @@ async fn a_bound_of_nothing_is_refused(world: World) -> Outcome {
         let joined = world.join_with(&*session, &topic, "g", tune).await;
         check!(joined.is_err(), "a subscription with max_in_flight 0 was opened");
     }
+    let never = GroupSpec { attempts_max: Some(0), ..group(&topic, "never")? };
+    let declared = world.declare_groups(&*session, &topic, vec![never]).await;
+    check!(declared.is_err(), "a group with attempts_max 0 was declared");
     Ok(())
 }

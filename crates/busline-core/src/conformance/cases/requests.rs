@@ -2,13 +2,15 @@
 
 use super::super::case::{Outcome, check, check_eq, registry};
 use super::super::world::{World, keyed};
-use crate::transport::ReplyAddress;
+use crate::transport::{Connect, ReplyAddress, Role};
 
 registry! {
     Requests a_reply_reaches_the_instance_that_asked
         "Of two instances each gets the replies to its own address and no others.";
     Requests an_address_stays_with_its_session
         "A session gives the same reply address whenever it is asked.";
+    Requests an_address_outlives_its_session
+        "An instance that connects again has the reply address that it had, so that replies find it.";
 }
 
 async fn a_reply_reaches_the_instance_that_asked(world: World) -> Outcome {
@@ -32,5 +34,15 @@ async fn an_address_stays_with_its_session(world: World) -> Outcome {
     let session = world.connect().await?;
     let (first, second) = (session.reply_address().await?, session.reply_address().await?);
     check_eq!(first, second, "the address when asked again");
+    Ok(())
+}
+
+async fn an_address_outlives_its_session(world: World) -> Outcome {
+    let (transport, connect) = (world.transport(), Connect::new(Role::Consume));
+    let session = transport.connect(connect.clone()).await?;
+    let before = session.reply_address().await?;
+    session.close(world.patience()).await?;
+    let session = transport.connect(connect).await?;
+    check_eq!(session.reply_address().await?, before, "the address after connecting again");
     Ok(())
 }

@@ -311,6 +311,8 @@ flaws! {
     SharesReplies => "a_reply_reaches_the_instance_that_asked";
     /// Each time it is asked a session has another address.
     MovesReplies => "an_address_stays_with_its_session";
+    /// Whoever connects again is taken for somebody else.
+    ForgetsWhoConnects => "an_address_outlives_its_session";
 
     /// Topics are listed as they come.
     ListsUnsorted => "topics_are_listed";

@@ -266,8 +266,11 @@ impl Transport for BrokenTransport {
         sound
     }
 
-    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+    fn connect(&self, mut connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         Box::pin(async move {
+            if self.0.has(Flaw::ForgetsWhoConnects) {
+                connect.instance = Connect::new(connect.role).instance;
+            }
             let given_up = match connect.role {
                 Role::Publish => self.0.has(Flaw::PublishersGiveUp),
                 Role::Consume => self.0.has(Flaw::ConsumersGiveUp),
