@@ -32,6 +32,10 @@ impl BusUrl {
             return Err(wrong("has no valid scheme"));
         }
         let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if query.contains('@') && !address.contains('@') && address.starts_with("//") {
+            // What stands before is the half of a password then, and would be shown as a host.
+            return Err(wrong("has a '?' before the '@': write it as %3F in user and password"));
+        }
         let mut options = Options::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if options.insert(name.clone().into_owned(), value.into_owned()).is_some() {
@@ -77,7 +81,7 @@ impl BusUrl {
             Some(parsed) => Ok(Some(parsed)),
             None => Err(Error::new(
                 ErrorKind::Limit,
-                format!("option {name}='{}' is not {expected}", value.escape_debug()),
+                format!("option {name}='{}' is not {expected}", shown(name, &value).escape_debug()),
             )
             .context("url", self)),
         }
@@ -96,8 +100,13 @@ impl BusUrl {
     }
 }
 
+/// The value of an option, unless it looks like a secret.
+fn shown<'a>(name: &str, value: &'a str) -> &'a str {
+    if hides(name) { "***" } else { value }
+}
+
 fn hides(name: &str) -> bool {
-    ["password", "secret", "token", "key", "credentials"].iter().any(|word| name.contains(word))
+    ["pass", "pwd", "secret", "token", "key", "credentials"].iter().any(|word| name.contains(word))
 }
 
 impl fmt::Display for BusUrl {
@@ -108,7 +117,7 @@ impl fmt::Display for BusUrl {
             _ => f.write_str(&self.address)?,
         }
         for (index, (name, value)) in self.options.iter().enumerate() {
-            let value = if hides(name) { "***" } else { value };
+            let value = shown(name, value);
             write!(f, "{}{name}={value}", if index == 0 { "?" } else { "&" })?;
         }
         Ok(())
@@ -165,6 +174,11 @@ mod tests {
         for bad in ["bus", ":x", "a b:c", "file:x?a=1&a=2"] {
             assert!(BusUrl::parse(bad).is_err(), "{bad}");
         }
+        let half = BusUrl::parse("amqp://me:half?rest@host/v").unwrap_err().to_string();
+        assert!(half.contains("%3F") && !half.contains("half") && !half.contains("rest"), "{half}");
+        let mut url = BusUrl::parse("amqp://host?pwd=hush").unwrap();
+        let error = url.take("pwd", "a file", |_| None::<()>).unwrap_err().to_string();
+        assert!(error.contains("pwd='***'") && !error.contains("hush"), "{error}");
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub struct BusConfig {
     /// The wire conventions.
     #[serde(skip)]
     pub dialect: Dialect,
-    /// The most messages accepted and not receipted yet.
+    /// The most messages accepted and not receipted yet, where the session can be lost and they are
+    /// kept to be sent again; `file:` has a `window` of its own in its URL.
     #[serde(default = "window")]
     pub window: usize,
     /// How long the first connect may take, in milliseconds.

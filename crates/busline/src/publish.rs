@@ -2,7 +2,9 @@
 
 use busline_core::link::Link;
 use busline_core::transport::Batch;
-use busline_core::{Error, Key, Message, PendingReceipt, PublishError, Published, Result, Topic};
+use busline_core::{
+    Error, ErrorKind, Key, Message, PendingReceipt, PublishError, Published, Result, Topic,
+};
 use bytes::Bytes;
 
 /// Publishes to a topic. Cheap to clone; dropping it has no side effect.
@@ -51,11 +53,15 @@ impl Publisher {
     }
 
     async fn one(&self, batch: Batch) -> Published {
-        let receipts = self.send(batch).await.map_err(PublishError::from_send)?;
+        // An error of sending means that nothing was accepted: that much is known.
+        let receipts = self.send(batch).await.map_err(|error| match error.kind() {
+            ErrorKind::Limit => PublishError::TooLarge(error),
+            _ => PublishError::Nacked(error),
+        })?;
         match receipts.into_iter().next() {
             Some(receipt) => receipt.await,
             None => Err(PublishError::Unknown(Error::new(
-                busline_core::ErrorKind::Other,
+                ErrorKind::Other,
                 "the transport gave no receipt",
             ))),
         }

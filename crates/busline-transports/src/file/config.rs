@@ -60,7 +60,8 @@ impl FileConfig {
     pub fn from_url(mut url: BusUrl) -> Result<Self> {
         let mut config = Self::new(url.path()?);
         let is_bool = |text: &str| text.parse::<bool>().ok();
-        let interval = url.take("sync_interval", "a duration as 100ms", duration)?;
+        let positive = |text: &str| duration(text).filter(|duration| !duration.is_zero());
+        let interval = url.take("sync_interval", "a duration above 0 as 100ms", positive)?;
         let mode = url.take("sync", "always, interval or os", |text| {
             ["always", "interval", "os"].into_iter().find(|known| *known == text)
         })?;
@@ -126,6 +127,7 @@ mod tests {
         for (bad, words) in [
             ("file:b?sync=never", "always, interval or os"),
             ("file:b?sync_interval=1s", "needs sync=interval"),
+            ("file:b?sync=interval&sync_interval=0ms", "above 0"),
             ("file:b?segment_bytes=1", "2^30"),
             ("file:b?window=0", "window='0'"),
             ("file:b?fsync=off", "no option 'fsync'; its options are sync"),

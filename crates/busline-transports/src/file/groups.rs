@@ -4,6 +4,7 @@ use busline_core::transport::{GroupSpec, TopologyMode};
 use busline_core::{Error, ErrorKind, GroupName, Result, dead};
 use busline_log::{Declared, Group, GroupOptions, Lifetime};
 
+use super::config::Sync;
 use super::error::of_log;
 use super::mapping::{GroupConfig, Selection};
 use super::store::{Store, TopicLog};
@@ -12,6 +13,10 @@ use super::store::{Store, TopicLog};
 pub(super) fn declare(store: &Store, spec: &GroupSpec, mode: TopologyMode) -> Result<()> {
     if let Some(option) = spec.options.keys().next() {
         return Err(Error::new(ErrorKind::Limit, format!("file: has no group option '{option}'"))
+            .context("group", &spec.group));
+    }
+    if spec.attempts_max == Some(0) {
+        return Err(Error::new(ErrorKind::Limit, "attempts_max is 0: nothing would ever be tried")
             .context("group", &spec.group));
     }
     let topic = store.topic(&spec.topic)?;
@@ -40,7 +45,7 @@ pub(super) fn declare(store: &Store, spec: &GroupSpec, mode: TopologyMode) -> Re
         declared.map_err(|error| topic.group_error(&spec.group, error))?;
     topic.keep_group(&spec.group, group.clone());
     if created {
-        return Ok(());
+        return settled_now(store, &group);
     }
     // Somebody else may change it at the same moment: then look again.
     loop {
@@ -48,8 +53,16 @@ pub(super) fn declare(store: &Store, spec: &GroupSpec, mode: TopologyMode) -> Re
         let existing = GroupConfig::from_bytes(&found.bytes)?;
         let Some(changed) = wanted.reconcile(&existing, spec)? else { return Ok(()) };
         if group.set_config(&changed.to_bytes()?, Some(found.epoch), now).map_err(of_log)? {
-            return Ok(());
+            return settled_now(store, &group);
         }
+    }
+}
+
+/// What is declared is durable when that returns, also where settles are synced by and by.
+fn settled_now(store: &Store, group: &Group) -> Result<()> {
+    match store.config.sync {
+        Sync::Interval(_) => group.sync().map_err(of_log),
+        Sync::Always | Sync::Os => Ok(()),
     }
 }
 

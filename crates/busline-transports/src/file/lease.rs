@@ -1,5 +1,6 @@
 //! Leases: renewed while deliveries are held, and told when they are lost.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -47,12 +48,19 @@ pub(super) async fn keep_leases(
         let now = clock.monotonic();
         if rung || now.saturating_sub(renewed_at) >= step {
             renewed_at = now;
-            let (items, renewed) = due(&state, now, lease, hold_max);
-            if !items.is_empty() {
-                renew(&state, items, renewed).await;
+            let renewals = due(&state, now, lease, hold_max);
+            if !renewals.is_empty() {
+                renew(&state, renewals).await;
             }
         }
     }
+}
+
+/// A lease to renew: whose, and until when by the monotonic clock.
+struct Renewal {
+    tag: u64,
+    until: Duration,
+    settle: Settle,
 }
 
 /// What is held and may be held on; what may not is told lost when its lease is over.
@@ -61,36 +69,45 @@ fn due(
     now: Duration,
     lease: Duration,
     hold_max: Option<Duration>,
-) -> (Vec<Settle>, Vec<(u64, Duration)>) {
-    let (mut items, mut renewed) = (Vec::new(), Vec::new());
+) -> Vec<Renewal> {
+    let mut renewals = Vec::new();
     let mut in_flight = state.in_flight();
-    for (tag, held) in in_flight.held.iter_mut().filter(|(_, held)| !held.lost) {
+    for (&tag, held) in in_flight.held.iter_mut().filter(|(_, held)| !held.lost) {
         if held.leased_until <= now {
             held.lost = true;
             state.losses.send_modify(|count| *count += 1);
             continue;
         }
         // The last renewal ends with the time that it may be held in all.
-        let left = hold_max.map_or(lease, |hold| (held.since + hold).saturating_sub(now));
-        let until = (now + left.min(lease)).max(held.leased_until);
-        let us = u64::try_from((until - now).as_micros()).unwrap_or(u64::MAX);
-        items.push(Settle {
-            claim: held.claim,
-            seqs: SeqRange::one(held.seq),
-            how: Settlement::Renew { lease_us: us },
-        });
-        renewed.push((*tag, until));
+        let left =
+            hold_max.map_or(lease, |hold| held.since.saturating_add(hold).saturating_sub(now));
+        let until = now.saturating_add(left.min(lease)).max(held.leased_until);
+        let lease_us = u64::try_from((until - now).as_micros()).unwrap_or(u64::MAX);
+        let (claim, seqs) = (held.claim, SeqRange::one(held.seq));
+        let how = Settlement::Renew { lease_us };
+        renewals.push(Renewal { tag, until, settle: Settle { claim, seqs, how } });
     }
-    (items, renewed)
+    drop(in_flight);
+    // In order, so that neighbours become one entry of the group's log.
+    renewals.sort_unstable_by_key(|renewal| (renewal.settle.claim, renewal.settle.seqs.first));
+    renewals
 }
 
-async fn renew(state: &Arc<SubscriptionState>, items: Vec<Settle>, renewed: Vec<(u64, Duration)>) {
+async fn renew(state: &Arc<SubscriptionState>, renewals: Vec<Renewal>) {
     let group = state.group.clone();
     let now = state.topic.now();
+    let items: Vec<Settle> = renewals.iter().map(|renewal| renewal.settle).collect();
+    let all = items.len();
     let result = super::blocking(move || {
         let mut gone = Vec::new();
-        group.settle(&items, now, &mut gone).map_err(of_log)?;
-        Ok(gone)
+        match group.settle(&items, now, &mut gone) {
+            Ok(()) => Ok(gone.into_iter().map(|lost| lost.item).collect::<HashSet<_>>()),
+            // The group was deleted, and with it every claim.
+            Err(error) if error.kind() == busline_log::ErrorKind::NotFound => {
+                Ok((0..all).collect())
+            }
+            Err(error) => Err(of_log(error)),
+        }
     })
     .await;
     let gone = match result {
@@ -101,13 +118,13 @@ async fn renew(state: &Arc<SubscriptionState>, items: Vec<Settle>, renewed: Vec<
         }
     };
     let mut in_flight = state.in_flight();
-    for (index, (tag, until)) in renewed.into_iter().enumerate() {
-        let Some(held) = in_flight.held.get_mut(&tag) else { continue };
-        if gone.iter().any(|lost| lost.item == index) {
+    for (index, renewal) in renewals.iter().enumerate() {
+        let Some(held) = in_flight.held.get_mut(&renewal.tag) else { continue };
+        if gone.contains(&index) {
             held.lost = true;
             state.losses.send_modify(|count| *count += 1);
         } else {
-            held.leased_until = until;
+            held.leased_until = renewal.until;
         }
     }
 }

@@ -116,12 +116,19 @@ impl Raw {
 }
 
 /// What a group's log keeps of its declaration, as JSON.
+///
+/// A field that is not known is refused: whoever claims by half of a selection settles unseen what
+/// the group wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct GroupConfig {
     #[serde(default)]
     pub(super) patterns: Patterns,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) attempts_max: Option<u32>,
+    /// Removed when nobody was a member for this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_after_ms: Option<u64>,
     #[serde(default)]
     pub(super) blocking: bool,
     #[serde(default)]
@@ -133,6 +140,9 @@ impl GroupConfig {
         Self {
             patterns: spec.patterns.clone(),
             attempts_max: spec.attempts_max,
+            expires_after_ms: spec
+                .expires_after
+                .map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
             blocking: spec.retry_mode == RetryMode::Block,
             broadcast: false,
         }
@@ -170,15 +180,29 @@ impl GroupConfig {
         }
         let only_patterns = Self { patterns: found.patterns.clone(), ..wanted.clone() } == *found;
         match spec.on_difference {
-            OnDifference::Replace => Ok(Some(wanted)),
+            // How long it lives was said when it was created, once for all.
+            OnDifference::Replace if self.lives_as(found) => Ok(Some(wanted)),
             OnDifference::Add if only_patterns => Ok(Some(wanted)),
             _ => Err(self.conflict(found, spec)),
         }
     }
 
+    fn lives_as(&self, found: &Self) -> bool {
+        self.expires_after_ms == found.expires_after_ms && self.broadcast == found.broadcast
+    }
+
     fn conflict(&self, found: &Self, spec: &GroupSpec) -> Error {
         let limit = |limit: Option<u32>| limit.map_or("none".to_owned(), |limit| limit.to_string());
-        let (what, is, wanted) = if self.patterns != found.patterns {
+        let mut way_out = "declare it as it is, or ask to replace it";
+        let (what, is, wanted) = if !self.lives_as(found) {
+            way_out = "declare it as it is, or delete it first";
+            let life = |config: &Self| match (config.broadcast, config.expires_after_ms) {
+                (true, _) => "with its broadcast".to_owned(),
+                (false, None) => "never".to_owned(),
+                (false, Some(idle)) => format!("{idle} ms"),
+            };
+            ("expires_after", life(found), life(self))
+        } else if self.patterns != found.patterns {
             ("patterns", found.patterns.to_string(), self.patterns.to_string())
         } else if self.attempts_max != found.attempts_max {
             ("attempts_max", limit(found.attempts_max), limit(self.attempts_max))
@@ -193,7 +217,7 @@ impl GroupConfig {
         .context("argument", what)
         .context("found", is)
         .context("wanted", wanted)
-        .hint("declare it as it is, or ask to replace it")
+        .hint(way_out)
     }
 }
 

@@ -32,7 +32,7 @@ mod wait;
 mod worker;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use busline_core::transport::{Connect, Dialect, Session, Transport};
@@ -53,8 +53,8 @@ pub struct FileTransport {
     config: FileConfig,
     storage: Arc<dyn Storage>,
     time: Time,
-    /// Shared by the sessions of this transport.
-    store: Mutex<Option<Arc<Store>>>,
+    /// Shared by the sessions of this transport, and closed with the last of them.
+    store: Arc<Mutex<Weak<Store>>>,
 }
 
 /// The transport of a `file:` URL.
@@ -70,7 +70,7 @@ impl FileTransport {
 
     /// A bus on another storage, for tests of faults.
     pub fn on(config: FileConfig, storage: Arc<dyn Storage>) -> Self {
-        Self { config, storage, time: Time::system(), store: Mutex::default() }
+        Self { config, storage, time: Time::system(), store: Arc::default() }
     }
 
     /// Goes by this clock; all processes of the bus must share it, so this is for tests.
@@ -95,19 +95,19 @@ impl FileTransport {
         profile.lease = Lease::Renewable(Duration::from_secs(30));
         profile
     }
+}
 
-    fn store(&self) -> Result<Arc<Store>> {
-        let mut open = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = &*open {
-            return Ok(Arc::clone(store));
-        }
-        let storage = Arc::clone(&self.storage);
-        let store = Arc::new(Store::open(self.config.clone(), storage, self.time.clone())?);
-        *open = Some(Arc::clone(&store));
-        Ok(store)
-    }
+/// What opens a session, taken to a thread that may block.
+struct Opener {
+    config: FileConfig,
+    storage: Arc<dyn Storage>,
+    time: Time,
+    store: Arc<Mutex<Weak<Store>>>,
+    profile: Capabilities,
+}
 
-    fn start(&self, connect: &Connect) -> Result<FileSession> {
+impl Opener {
+    fn open(self, connect: &Connect) -> Result<FileSession> {
         if connect.dialect != Dialect::Busline {
             return Err(Error::refused(
                 &format!("dialect '{}'", connect.dialect.as_str()),
@@ -115,7 +115,14 @@ impl FileTransport {
                 "only our own is spoken on the embedded log so far",
             ));
         }
-        FileSession::start(self.store()?, self.profile())
+        let mut open = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = match open.upgrade() {
+            Some(store) => store,
+            None => Arc::new(Store::open(self.config, self.storage, self.time)?),
+        };
+        *open = Arc::downgrade(&store);
+        drop(open);
+        FileSession::start(store, self.profile, connect)
     }
 }
 
@@ -125,8 +132,15 @@ impl Transport for FileTransport {
     }
 
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        let opener = Opener {
+            config: self.config.clone(),
+            storage: Arc::clone(&self.storage),
+            time: self.time.clone(),
+            store: Arc::clone(&self.store),
+            profile: self.profile(),
+        };
         Box::pin(async move {
-            let session = self.start(&connect)?;
+            let session = blocking(move || opener.open(&connect)).await?;
             Ok(Arc::new(session) as Arc<dyn Session>)
         })
     }

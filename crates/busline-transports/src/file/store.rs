@@ -301,7 +301,8 @@ impl TopicLog {
     /// An existing group; `NotFound` names it.
     pub(super) fn group(&self, name: &GroupName) -> Result<Group> {
         let mut groups = locked(&self.groups);
-        if let Some(group) = groups.get(name) {
+        // One that was deleted may have been declared anew since.
+        if let Some(group) = groups.get(name).filter(|group| !is_deleted(group)) {
             return Ok(group.clone());
         }
         match Group::open(&self.log, name.as_str(), &GroupOptions::default(), self.now()) {
@@ -353,6 +354,10 @@ impl TopicLog {
         }
         write_settings(storage, &self.directory, &Settings::new(found.name, retention))
     }
+}
+
+fn is_deleted(group: &Group) -> bool {
+    group.floor().is_err_and(|error| error.kind() == busline_log::ErrorKind::NotFound)
 }
 
 /// Half of a log's id names its shard; ids are random, so that two topics do not share it.

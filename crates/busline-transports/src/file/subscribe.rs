@@ -64,6 +64,7 @@ pub(super) fn open(
             let config = GroupConfig {
                 patterns: patterns.clone(),
                 attempts_max: Some(ATTEMPTS_MAX_DEFAULT),
+                expires_after_ms: None,
                 blocking: false,
                 broadcast: true,
             };

@@ -2,3 +2,5 @@
 
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(all(feature = "file", unix))]
+mod sessions;

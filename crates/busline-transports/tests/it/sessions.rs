@@ -1,0 +1,96 @@
+//! Sessions of `file:` beyond the contract: what they refuse, and what they let go of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use busline_core::transport::{
+    Connect, DeleteIf, GroupSpec, Membership, OnDifference, Role, Session, Subscribe, TopicSpec,
+    Topology, Transport,
+};
+use busline_core::{ErrorKind, GroupName, Result, Topic};
+use busline_log::Log;
+use busline_log::storage::MemStorage;
+use busline_transports::file::{FileConfig, FileTransport};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn topic() -> Topic {
+    Topic::new("t").expect("a topic")
+}
+
+fn group() -> GroupName {
+    GroupName::new("g").expect("a group")
+}
+
+fn transport(process: &MemStorage) -> FileTransport {
+    FileTransport::on(FileConfig::new("/bus"), Arc::new(process.clone()))
+}
+
+async fn connect(transport: &FileTransport) -> Arc<dyn Session> {
+    transport.connect(Connect::new(Role::Consume)).await.expect("a session")
+}
+
+async fn declare(session: &dyn Session, spec: GroupSpec) -> Result<()> {
+    let topics = vec![TopicSpec::new(topic())];
+    session.declare(&Topology { topics, groups: vec![spec], ..Topology::default() }).await
+}
+
+#[tokio::test]
+async fn how_long_a_group_lives_is_said_once() {
+    let session = connect(&transport(&MemStorage::new())).await;
+    let hour = Some(Duration::from_secs(3600));
+    let lives = |expires_after| GroupSpec { expires_after, ..GroupSpec::new(topic(), group()) };
+    declare(&*session, lives(hour)).await.unwrap();
+    declare(&*session, lives(hour)).await.unwrap();
+    for on_difference in [OnDifference::Refuse, OnDifference::Replace, OnDifference::Add] {
+        let error = declare(&*session, GroupSpec { on_difference, ..lives(None) }).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        let text = error.to_string();
+        assert!(text.contains("expires_after, found: 3600000 ms, wanted: never"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_another_process_declared_anew_can_be_joined_at_once() {
+    let medium = MemStorage::new();
+    let here = connect(&transport(&medium)).await;
+    let there = connect(&transport(&medium.process())).await;
+    let spec = || GroupSpec::new(topic(), group());
+    declare(&*here, spec()).await.unwrap();
+    let admin = there.admin().unwrap();
+    admin.delete_group(&topic(), &group(), DeleteIf::default()).await.unwrap();
+    declare(&*there, spec()).await.unwrap();
+    here.subscribe(Subscribe::new(topic(), Membership::Group(group()))).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_close_nothing_is_held_open_though_the_transport_lives() {
+    let medium = MemStorage::new();
+    let transport = transport(&medium);
+    let session = connect(&transport).await;
+    declare(&*session, GroupSpec::new(topic(), group())).await.unwrap();
+    session.close(PATIENCE).await.unwrap();
+    drop(session);
+    let log = std::path::Path::new("/bus/topics/t/log");
+    let deleted = async {
+        // Its thread lets go when it sees that nobody is left.
+        while let Err(error) = Log::delete(&medium.process(), log) {
+            assert_eq!(error.kind(), busline_log::ErrorKind::Busy, "{error}");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, deleted).await.unwrap();
+}
+
+#[tokio::test]
+async fn misspelt_options_of_ours_are_refused() {
+    let session = connect(&transport(&MemStorage::new())).await;
+    declare(&*session, GroupSpec::new(topic(), group())).await.unwrap();
+    let mut subscribe = Subscribe::new(topic(), Membership::Group(group()));
+    subscribe.options.insert("amqp.priority".to_owned(), "5".to_owned());
+    session.subscribe(subscribe.clone()).await.unwrap();
+    subscribe.options.insert("file.oops".to_owned(), "5".to_owned());
+    let error = session.subscribe(subscribe).await.unwrap_err();
+    assert!(error.to_string().contains("no option 'file.oops'"), "{error}");
+}
