@@ -18,6 +18,7 @@ mod claim;
 mod config;
 mod error;
 mod groups;
+mod layout;
 mod lease;
 mod mapping;
 pub mod meta;
