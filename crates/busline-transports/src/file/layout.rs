@@ -4,7 +4,7 @@
 //! bus/
 //!   BUSLINE               the marker: "busline bus 1\n"
 //!   topics/NAME/          the topic's name, escaped
-//!     topic.json          its settings
+//!     topic.json          its settings; topic.deleted when it is being deleted
 //!     log/                segments and groups, see FORMAT.md of busline-log
 //! ```
 

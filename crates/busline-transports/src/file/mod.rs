@@ -23,6 +23,7 @@ mod lease;
 mod mapping;
 pub mod meta;
 mod read;
+mod remove;
 mod session;
 mod settle;
 mod state;

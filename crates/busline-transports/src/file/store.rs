@@ -19,8 +19,8 @@ use super::time::Time;
 pub(super) struct Store {
     pub(super) config: FileConfig,
     pub(super) time: Time,
-    storage: Arc<dyn Storage>,
-    topics: Mutex<HashMap<Topic, Arc<TopicLog>>>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) topics: Mutex<HashMap<Topic, Arc<TopicLog>>>,
 }
 
 /// An open topic.
@@ -29,11 +29,11 @@ pub(super) struct TopicLog {
     pub(super) topic: Topic,
     pub(super) log: Log,
     time: Time,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     groups: Mutex<HashMap<GroupName, Group>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -52,7 +52,7 @@ impl Store {
         Ok(Self { config, time, storage, topics: Mutex::default() })
     }
 
-    fn topics_directory(&self) -> PathBuf {
+    pub(super) fn topics_directory(&self) -> PathBuf {
         self.config.path.join("topics")
     }
 
@@ -160,6 +160,7 @@ impl Store {
     fn create_topic(&self, spec: &TopicSpec, directory: &Path) -> Result<()> {
         let log = directory.join("log");
         let io = |e| of_io("create topic", directory, e);
+        self.finish_deletion(&spec.topic, directory)?;
         self.storage.create_dir_all(directory).map_err(io)?;
         let storage = Arc::clone(&self.storage);
         let label = spec.topic.as_str().as_bytes();
@@ -167,34 +168,6 @@ impl Store {
             .map_err(|error| of_log(error).context("topic", &spec.topic))?;
         let settings = Settings::new(spec.topic.clone(), spec.retention.unwrap_or_default());
         write_settings(&*self.storage, directory, &settings)?;
-        self.storage.sync_dir(&self.topics_directory()).map_err(io)
-    }
-
-    /// Deletes a topic that no other process uses.
-    pub(super) fn delete_topic(&self, topic: &Topic) -> Result<()> {
-        let open = self.topic(topic)?;
-        let directory = open.directory.clone();
-        let log = directory.join("log");
-        let in_use = |error| {
-            of_log(error)
-                .context("topic", topic)
-                .hint("stop the programs that publish to it or consume it")
-        };
-        open.log.close_alone().map_err(in_use)?;
-        locked(&self.topics).remove(topic);
-        locked(&open.groups).clear();
-        drop(open);
-        // Settings first: from here on the topic does not exist, whatever happens.
-        let settings = directory.join(SETTINGS);
-        let kept = read_settings(&*self.storage, &directory)?;
-        self.storage.remove(&settings).map_err(|e| of_io("delete topic", &settings, e))?;
-        if let Err(error) = Log::delete(&*self.storage, &log) {
-            // Somebody has just begun to use it: it stays.
-            write_settings(&*self.storage, &directory, &kept)?;
-            return Err(in_use(error));
-        }
-        let io = |e| of_io("delete topic", &directory, e);
-        self.storage.remove_dir_all(&directory).map_err(io)?;
         self.storage.sync_dir(&self.topics_directory()).map_err(io)
     }
 
@@ -296,6 +269,11 @@ impl TopicLog {
     /// Keeps a group that was just declared.
     pub(super) fn keep_group(&self, name: &GroupName, group: Group) {
         locked(&self.groups).insert(name.clone(), group);
+    }
+
+    /// Forgets all groups: the topic is deleted.
+    pub(super) fn forget_groups(&self) {
+        locked(&self.groups).clear();
     }
 
     /// Forgets a group that was deleted.

@@ -7,6 +7,7 @@ mod faults;
 mod flow;
 mod lifecycle;
 mod retention;
+mod steps;
 
 use std::path::Path;
 use std::sync::Arc;
