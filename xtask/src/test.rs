@@ -111,7 +111,8 @@ impl Summary {
     fn printed(&mut self, line: &str) {
         let case = line.strip_prefix(CASE_PREFIX).and_then(|case| case.split_once(CASE_SKIPPED));
         if let Some((case, why)) = case {
-            self.skips.push(format!("{}, {case}: {why}", self.test));
+            let capability = case.split_once(": ").map_or(case, |(capability, _)| capability);
+            self.skips.push(format!("{}, {capability}: {why}", self.test));
         } else if let Some(skip) = line.trim_start().strip_prefix(SKIP_PREFIX) {
             self.skips.push(skip.to_owned());
         } else if line.ends_with(" skipped") && line.contains(" passed, ") {
@@ -143,8 +144,17 @@ impl Summary {
         for contract in &self.contracts {
             text += &format!("contract: {contract}\n");
         }
+        // Many cases of one promise are skipped for one reason.
+        let mut skips: Vec<(&String, u64)> = Vec::new();
         for skip in &self.skips {
-            text += &format!("skipped: {skip}\n");
+            match skips.iter_mut().find(|(seen, _)| *seen == skip) {
+                Some((_, times)) => *times += 1,
+                None => skips.push((skip, 1)),
+            }
+        }
+        for (skip, times) in skips {
+            let times = if times == 1 { String::new() } else { format!("{times} x ") };
+            text += &format!("skipped: {times}{skip}\n");
         }
         for broker in &self.missing {
             text += &format!("skipped: everything that needs {broker}, which was not reached\n");
@@ -181,7 +191,8 @@ mod tests {
         let output = "running 1 test\ntest toy::keeps ... ok\n\nsuccesses:\n\n\
                       ---- toy::keeps stdout ----\ncase order: a name ... ok\n\
                       case replay: reads ... skipped: replay is refused: use file:\n\
-                      toy: 1 passed, 0 failed, 1 skipped\n\n\nsuccesses:\n    toy::keeps\n\n\
+                      case replay: seeks ... skipped: replay is refused: use file:\n\
+                      toy: 1 passed, 0 failed, 2 skipped\n\n\nsuccesses:\n    toy::keeps\n\n\
                       test result: ok. 1 passed; 0 failed; 0 ignored\n";
         let mut summary = Summary::default();
         let shown: Vec<_> = output.lines().filter(|line| summary.line(line)).collect();
@@ -190,8 +201,8 @@ mod tests {
         assert_eq!(
             summary.text(false),
             "tests: 1 passed, 0 failed, 0 ignored, in 1 binaries and documents\n\
-             contract: toy: 1 passed, 0 failed, 1 skipped\n\
-             skipped: toy::keeps, replay: reads: replay is refused: use file:\n"
+             contract: toy: 1 passed, 0 failed, 2 skipped\n\
+             skipped: 2 x toy::keeps, replay: replay is refused: use file:\n"
         );
     }
 

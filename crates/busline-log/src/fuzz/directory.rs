@@ -94,7 +94,7 @@ pub(super) fn directory(data: &[u8]) {
 }
 
 pub(super) fn directory_seeds() -> Vec<Vec<u8>> {
-    let files = files(&sample()).len() as u8;
+    let files = u8::try_from(files(&sample()).len()).unwrap_or(u8::MAX);
     let mut seeds = vec![vec![0], vec![3]];
     for kind in 0..KINDS {
         let file = kind * 3 % files;

@@ -144,7 +144,8 @@ pub(crate) fn journal(data: &[u8]) {
 
 pub(crate) fn journal_seeds() -> Vec<Vec<u8>> {
     let record = |kind: u8, meta: &[u8], value: &[u8]| {
-        let lens = [kind, meta.len() as u8, u8::try_from(value.len()).unwrap_or(u8::MAX)];
+        let len = |bytes: &[u8]| u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+        let lens = [kind, len(meta), len(value)];
         [&lens[..], meta, value].concat()
     };
     let mut seeds: Vec<_> = ops_seeds().iter().map(|ops| record(1, b"", ops)).collect();
