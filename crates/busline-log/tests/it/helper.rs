@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::{kill, media, processes};
+use crate::{group_kill, kill, media, processes};
 
 const ROLE: &str = "BUSLINE_TEST_ROLE";
 /// What a helper says begins with this; the test harness prints lines of its own.
@@ -28,6 +28,7 @@ fn helper() {
     match role.as_str() {
         "writer" => kill::write_until_stopped(),
         "follower" => kill::follow_until_stopped(),
+        "member" => group_kill::work_until_stopped(),
         "bell-owner" => processes::own_a_bell(),
         "lock-holder" => processes::hold_a_lock(),
         "page-sleeper" => processes::sleep_on_a_page(),
