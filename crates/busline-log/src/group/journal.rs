@@ -40,6 +40,8 @@ pub(super) struct Core {
     stale: bool,
     /// The state is being read from the start.
     loading: bool,
+    /// No snapshot was read yet, and what comes before the first one is not the whole story.
+    searching: bool,
     /// The reserve was spent.
     tight: bool,
     /// Parts of a snapshot read so far.
@@ -58,6 +60,7 @@ impl Core {
             applied: 0,
             stale: true,
             loading: true,
+            searching: false,
             tight: false,
             parts: Vec::new(),
             snapshot_bytes: 0,
@@ -107,6 +110,9 @@ impl Core {
         self.snapshot_bytes = 0;
         self.bytes_since_snapshot = 0;
         self.applied = self.scanner.seek_first()?;
+        // Whoever removed the beginning had written a snapshot before. It may not stand first: one who
+        // compacted may have died before he wrote his, and the next one in the middle of removing.
+        self.searching = self.applied > 0;
         self.stale = false;
         self.loading = true;
         Ok(())
@@ -120,6 +126,7 @@ impl Core {
             let seq = record.seq;
             let bytes = record.value.len() as u64 + RECORD_BYTES_EXTRA;
             let applied = match record.key {
+                TRANSACTION if self.searching => Ok(()),
                 TRANSACTION => {
                     self.bytes_since_snapshot += bytes;
                     apply(&mut self.state, record.value)
@@ -133,6 +140,7 @@ impl Core {
                             self.bytes_since_snapshot = 0;
                             self.state = GroupState::decode_snapshot(&self.parts)?;
                             self.parts = Vec::new();
+                            self.searching = false;
                             Ok(())
                         }
                     })
@@ -143,6 +151,12 @@ impl Core {
             self.applied = seq + 1;
         }
         self.applied = self.scanner.position().max(self.applied);
+        if self.searching {
+            return Err(damaged(
+                self.applied,
+                Malformed("the snapshot before it is missing").into(),
+            ));
+        }
         Ok(())
     }
 }

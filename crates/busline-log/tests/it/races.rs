@@ -6,7 +6,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use busline_log::storage::{Call, Fault, FaultyStorage, Gate, MemStorage, Storage};
-use busline_log::{Batch, Log, Options};
+use busline_log::{
+    Batch, ClaimRequest, Group, GroupOptions, GroupSpec, Lifetime, Log, Now, Options, SeqRange,
+    Settle, Settlement,
+};
 
 fn open(storage: &(impl Storage + Clone)) -> Log {
     let options = Options { segment_bytes: 400, ..Options::default() };
@@ -98,4 +101,89 @@ fn a_death_while_marking_the_log_clean_does_not_hide_what_is_appended_later() {
             break;
         }
     }
+}
+
+fn group_now() -> Now {
+    Now { wall_us: 1_000, boot_us: 1_000, boot_id: 5 }
+}
+
+/// Claims and settles some records; false when the process died.
+fn work_in_group(storage: &MemStorage, rounds: usize) -> bool {
+    let work = || -> busline_log::Result<()> {
+        let log = Log::open(Arc::new(storage.clone()), Path::new("/log"), &Options::default(), 0)?;
+        let options = GroupOptions { snapshot_bytes: 200, ..GroupOptions::default() };
+        let group = Group::open(&log, "g", &options, group_now())?;
+        let mut member = group.join(group_now())?;
+        for _ in 0..rounds {
+            let request = ClaimRequest {
+                records_max: 1,
+                bytes_max: 1000,
+                first_may_exceed: true,
+                lease_us: 1_000_000,
+                filter: &|_, _| true,
+                order_by: None,
+            };
+            let mut seqs = Vec::new();
+            let claimed = member.claim(&request, group_now(), &mut |one, _| seqs.push(one.seq))?;
+            for seq in seqs {
+                let seqs = SeqRange { first: seq, last: seq };
+                let how = Settlement::Ack;
+                let settle = Settle { claim: claimed.claim, seqs, how };
+                group.settle(&[settle], group_now(), &mut Vec::new())?;
+            }
+        }
+        member.leave(group_now())
+    };
+    let done = work();
+    if storage.is_alive() {
+        done.expect("who lives can go on");
+    }
+    storage.is_alive()
+}
+
+/// A member dies after it began a segment for its snapshot and before it wrote that; others go on in that
+/// segment. Then another dies while it removes what its own snapshot made needless, but for that segment.
+#[test]
+fn a_group_is_read_whatever_two_deaths_while_compacting_leave_behind() {
+    let medium = MemStorage::new();
+    let log = open(&medium);
+    for number in 0..30 {
+        append(&log, number);
+    }
+    let (options, lifetime) = (GroupOptions::default(), Lifetime::Durable);
+    let spec = GroupSpec { name: "g", config: b"", start: 0, lifetime };
+    Group::declare(&log, &spec, &options, group_now()).unwrap();
+    let groups = Path::new("/log/groups");
+    let dirs: Vec<_> =
+        medium.list(groups).unwrap().into_iter().map(|name| groups.join(name)).collect();
+    let dir = dirs.into_iter().find(|dir| medium.exists(&dir.join("FORMAT")).is_ok_and(|is| is));
+    let dir = dir.unwrap();
+    // The first death.
+    let journal = Log::open(Arc::new(medium.clone()), &dir, &Options::default(), 0).unwrap();
+    journal.lock_append().unwrap().roll(0).unwrap();
+    drop((journal, log));
+
+    let mut removed_in_part = 0;
+    for changes in 0.. {
+        let medium = medium.snapshot();
+        let victim = medium.process();
+        victim.kill_after(changes, 30);
+        let done = work_in_group(&victim, 4);
+        victim.kill();
+        let segments = |dir: &Path| {
+            let names = medium.list(dir).unwrap();
+            names.into_iter().filter(|name| name.ends_with(".seg")).collect::<Vec<_>>()
+        };
+        let left = segments(&dir);
+        removed_in_part +=
+            u32::from(left.len() == 2 && !left[0].starts_with("00000000000000000000"));
+        // Somebody finishes what the dead one began, and compacts nothing; others read it from the start.
+        let storage = Arc::new(medium.process());
+        drop(Log::open(storage, &dir, &Options::default(), 0).unwrap().lock_append().unwrap());
+        assert!(work_in_group(&medium.process(), 1), "killed after {changes} changes: {left:?}");
+        if done {
+            break;
+        }
+    }
+    assert!(removed_in_part > 0, "some victim died between two removals");
 }
