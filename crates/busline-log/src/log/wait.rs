@@ -32,7 +32,8 @@ impl Log {
     }
 
     /// Waits until records were appended or somebody rang since the mark was taken, or the timeout passed;
-    /// true when something changed. Blocks the thread; costs a publisher one system call.
+    /// true when something changed. False may come before the timeout, as the crate reads no clock: whoever
+    /// has a deadline looks at his own. Blocks the thread; costs a publisher one system call.
     pub fn wait(&self, mark: Mark, timeout: Option<Duration>) -> Result<bool> {
         self.inner.check_open("wait for records")?;
         let mut left = timeout;
