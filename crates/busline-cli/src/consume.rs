@@ -6,7 +6,7 @@ use std::time::Duration;
 use busline::transport::OnDifference;
 use busline::{
     Bus, Capability, Consumer, Delivery, ErrorKind, GroupName, Outcome as Settlement, Position,
-    Settled,
+    Settled, dead,
 };
 
 use crate::app::{App, Missing};
@@ -66,8 +66,17 @@ fn window(args: &ConsumeArgs) -> u32 {
 /// Joins the group as it is, or declares it where it is missing or patterns are given.
 async fn join(bus: &Bus, args: &ConsumeArgs, group: &GroupName, window: u32) -> Outcome<Consumer> {
     let builder = bus.group(args.topic.clone(), group.clone())?.max_in_flight(window);
-    if args.pattern.is_empty() {
+    let is_dead = group.as_str() == dead::DEAD_GROUP;
+    if args.pattern.is_empty() || is_dead {
         match builder.clone().join().await {
+            // Declared here it would make an ordinary topic pass for one of dead letters.
+            Err(error) if error.kind() == ErrorKind::NotFound && is_dead => {
+                return Err(Failure::usage(format!(
+                    "topic '{}' holds no dead letters, which '{group}' is reserved for; \
+                     choose another group",
+                    args.topic
+                )));
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             joined => return Ok(joined?),
         }
@@ -78,7 +87,12 @@ async fn join(bus: &Bus, args: &ConsumeArgs, group: &GroupName, window: u32) -> 
         None => Position::Latest,
     };
     let builder = builder.patterns(patterns(args.pattern.clone())).start(start);
-    Ok(builder.on_difference(OnDifference::Refuse).subscribe().await?)
+    match builder.on_difference(OnDifference::Refuse).subscribe().await {
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            Err(Failure::from(error).and("without --pattern it is joined as it is"))
+        }
+        joined => Ok(joined?),
+    }
 }
 
 fn settlement(args: &OutcomeArgs) -> Settlement {

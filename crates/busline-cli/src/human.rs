@@ -83,9 +83,22 @@ pub(crate) fn ago(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// `1 message`, `2 messages`.
+/// `1 message`, `2 messages`, `2 deliveries`.
 pub(crate) fn plural(number: u64, one: &str) -> String {
-    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
+    let number_text = count(number);
+    match one.strip_suffix('y') {
+        _ if number == 1 => format!("{number_text} {one}"),
+        Some(stem) => format!("{number_text} {stem}ies"),
+        None => format!("{number_text} {one}s"),
+    }
+}
+
+/// The beginning of a text, where all of it would spoil a table.
+pub(crate) fn shortened(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or(text)),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +118,11 @@ mod tests {
         assert_eq!(span(Duration::from_secs(90)), "1m 30s");
         assert_eq!(plural(1, "message"), "1 message");
         assert_eq!(plural(2000, "message"), "2,000 messages");
+        assert_eq!(
+            (plural(1, "delivery"), plural(3, "delivery")),
+            ("1 delivery".to_owned(), "3 deliveries".to_owned())
+        );
+        assert_eq!([shortened("üü", 2), shortened("üüü", 2)], ["üü", "üü…"]);
     }
 
     #[test]

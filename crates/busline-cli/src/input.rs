@@ -37,8 +37,8 @@ impl Source {
     pub(crate) fn content_type(&self) -> Option<&'static str> {
         let Self::File(path) = self else { return None };
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json") => Some("application/json"),
-            Some("cbor") => Some("application/cbor"),
+            Some(json) if json.eq_ignore_ascii_case("json") => Some("application/json"),
+            Some(cbor) if cbor.eq_ignore_ascii_case("cbor") => Some("application/cbor"),
             _ => None,
         }
     }
@@ -92,6 +92,17 @@ impl Source {
             })
             .map_err(|error| Failure::new(crate::exit::PROBLEM, format!("a thread: {error}")))?;
         Ok(receiver)
+    }
+}
+
+/// What is wrong with a JSON text, and where: of a text on one line the column says it.
+pub(crate) fn of_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let (line, column) = (error.line(), error.column());
+    match text.strip_suffix(&format!(" at line {line} column {column}")) {
+        Some(what) if line == 1 => format!("column {column}: {what}"),
+        Some(what) => format!("line {line} column {column}: {what}"),
+        None => text,
     }
 }
 

@@ -70,6 +70,11 @@ impl<'a> Line<'a> {
         Self { hides_payload: true, ..self }
     }
 
+    /// The length of the payload.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.message.payload.len()
+    }
+
     /// One line for people: time, offset, key, payload, and what stands beside.
     pub(crate) fn human(&self, out: &Output) -> String {
         let dim = |text: &str| out.styled(text, Style::new().dimmed());

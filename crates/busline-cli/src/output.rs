@@ -1,5 +1,6 @@
 //! What goes to standard output and standard error: the only place that prints.
 
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use owo_colors::{OwoColorize, Style};
@@ -86,12 +87,18 @@ fn to_stderr(label: &str, message: &str, style: Style) {
 
 /// Asks on a terminal; `None` where there is none to ask on.
 pub(crate) fn confirm(question: &str) -> io::Result<Option<bool>> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !io::stdin().is_terminal() {
         return Ok(None);
     }
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "{} [y/N] ", one_line(question))?;
-    stderr.flush()?;
+    let stderr = io::stderr();
+    // Who keeps the errors in a file is still there to be asked.
+    let terminal: io::Result<Box<dyn Write>> = match stderr.is_terminal() {
+        true => Ok(Box::new(stderr)),
+        false => File::options().write(true).open("/dev/tty").map(|tty| Box::new(tty) as _),
+    };
+    let Ok(mut terminal) = terminal else { return Ok(Some(false)) };
+    write!(terminal, "{} [y/N] ", one_line(question))?;
+    terminal.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes")))

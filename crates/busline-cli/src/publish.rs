@@ -16,7 +16,7 @@ use crate::app::{App, Missing};
 use crate::args::PublishArgs;
 use crate::exit::{self, Failure, Outcome};
 use crate::human;
-use crate::input::{Chunk, Source};
+use crate::input::{Chunk, Source, of_json};
 use crate::progress::Progress;
 
 /// The most messages sent and not receipted.
@@ -98,7 +98,8 @@ impl Template {
 /// The key in a field of a JSON payload.
 fn key_of(payload: &[u8], field: &str) -> Outcome<Key> {
     let value: Value = serde_json::from_slice(payload).map_err(|error| {
-        Failure::usage(format!("the payload is no JSON, --key-field needs it: {error}"))
+        let why = of_json(&error);
+        Failure::usage(format!("the payload is no JSON, --key-field needs it: {why}"))
     })?;
     let found = field.split('.').try_fold(&value, |value, name| value.get(name));
     let text = match found {

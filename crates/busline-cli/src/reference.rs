@@ -73,7 +73,7 @@ const CHANGE: &[Field] = &[
 ];
 
 const DEAD_CHANGE: &[Field] = &[
-    ("queue", "the dead-letter topic"),
+    ("queue", "the dead-letter topic; null when nothing was ever rejected"),
     ("status", "redriven or purged; with --dry-run would_redrive or would_purge"),
     ("matched", "letters that the filter chose"),
     ("done", "letters that were put back or dropped"),

@@ -7,10 +7,10 @@
 
 use bytestring::ByteString;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::headers::HeaderValue;
 use crate::message::Message;
-use crate::name::{GroupName, Topic};
+use crate::name::{GroupName, NAME_BYTES_MAX, Topic};
 use crate::offset::Offset;
 use crate::time::Timestamp;
 
@@ -39,8 +39,18 @@ pub const HEADER_ONLY_GROUP: &str = "busline-only-group";
 
 /// The topic of a group's dead letters; `Limit` when the name gets too long.
 pub fn dead_topic(group: &GroupName, topic: &Topic) -> Result<Topic> {
-    Topic::new(format!("{group}.{topic}.dead"))
-        .map_err(|error| error.context("topic", topic).context("group", group))
+    let name = format!("{group}.{topic}.dead");
+    let bytes = name.len();
+    Topic::new(name).map_err(|_| {
+        let message = format!(
+            "the topic of the dead letters is named GROUP.TOPIC.dead, here with {bytes} bytes, \
+             more than {NAME_BYTES_MAX}"
+        );
+        Error::new(ErrorKind::Limit, message)
+            .hint("choose a shorter name for the group or the topic")
+            .context("topic", topic)
+            .context("group", group)
+    })
 }
 
 /// The name of the group that dead letters wait for.
@@ -162,5 +172,14 @@ mod tests {
         let again = redriven(dead_letter(back, &rejection).unwrap()).unwrap();
         assert_eq!(redrives(&again), 2);
         assert!(redriven(sent).is_none());
+    }
+
+    #[test]
+    fn names_too_long_for_dead_letters_say_so() {
+        let (group, topic) = ("g".repeat(100), "t".repeat(200));
+        let names = (GroupName::new(group).unwrap(), Topic::new(topic).unwrap());
+        let error = dead_topic(&names.0, &names.1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert!(error.to_string().contains("GROUP.TOPIC.dead, here with 306 bytes"), "{error}");
     }
 }

@@ -1,7 +1,10 @@
 //! Bounds on what is sent: checked before anything leaves, and never trusted from outside.
 
+use crate::dead::{HEADER_ONLY_GROUP, HEADER_REDRIVES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::headers::HeaderValue;
 use crate::message::Message;
+use crate::name::NAME_BYTES_MAX;
 
 /// The bounds of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,24 +35,27 @@ impl Default for Limits {
 
 impl Limits {
     /// Checks a message; `Limit` names the part, its size and the bound.
+    ///
+    /// The two headers that a redrive adds do not count: what could be sent can be put back.
     pub fn check(&self, message: &Message) -> Result<()> {
         let over = |what: &str, found: usize, bound: usize| {
             Err(Error::new(
                 ErrorKind::Limit,
-                format!("{what} has {found} bytes, at most {bound} are allowed"),
+                format!("{what} {found} bytes, at most {bound} are allowed"),
             )
             .context("topic", &message.topic)
             .context("key", &message.key))
         };
         if message.payload.len() > self.payload_bytes_max {
-            return over("the payload", message.payload.len(), self.payload_bytes_max);
+            return over("the payload has", message.payload.len(), self.payload_bytes_max);
         }
-        if message.headers.len() > self.headers_max {
+        let (free, free_bytes) = of_redrive(message);
+        let headers = message.headers.len() - free;
+        if headers > self.headers_max {
             return Err(Error::new(
                 ErrorKind::Limit,
                 format!(
-                    "the message has {} headers, at most {} are allowed",
-                    message.headers.len(),
+                    "the message has {headers} headers, at most {} are allowed",
                     self.headers_max
                 ),
             )
@@ -58,7 +64,7 @@ impl Limits {
         let mut total = 0;
         for (name, value) in message.headers.iter() {
             if name.is_empty() || name.len() > self.header_name_bytes_max {
-                let what = format!("the header name '{}'", shortened(name));
+                let what = format!("the header name '{}' has", shortened(name));
                 return over(&what, name.len(), self.header_name_bytes_max);
             }
             if value.depth() > self.header_depth_max {
@@ -71,13 +77,25 @@ impl Limits {
         }
         let properties = properties_bytes(message);
         if let Some((name, found)) = properties.into_iter().find(|(_, found)| *found > 255) {
-            return over(&format!("the property {name}"), found, 255);
+            return over(&format!("the property {name} has"), found, 255);
         }
+        let total = total - free_bytes;
         if total > self.headers_bytes_max {
-            return over("all headers together", total, self.headers_bytes_max);
+            return over("all headers together have", total, self.headers_bytes_max);
         }
         Ok(())
     }
+}
+
+/// How many headers of a redrive there are, at most one of each, and their bytes.
+fn of_redrive(message: &Message) -> (usize, usize) {
+    let size = |name: &str| {
+        let bytes = message.headers.get(name).map(HeaderValue::size_bytes)?;
+        // Longer is no name of a group: somebody else's header.
+        (bytes <= NAME_BYTES_MAX).then_some(name.len() + bytes)
+    };
+    let sizes = [HEADER_REDRIVES, HEADER_ONLY_GROUP].into_iter().filter_map(size);
+    sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
 }
 
 fn shortened(name: &str) -> String {
@@ -123,9 +141,26 @@ mod tests {
         fails(Message { payload: "12345".into(), ..message() }, "payload has 5 bytes, at most 4");
         fails(message().header("n".repeat(256), 1), "header name");
         fails(message().header("", 1), "header name");
-        fails(message().header("n", "v".repeat(300)), "all headers together");
+        fails(message().header("n", "v".repeat(300)), "all headers together have 301 bytes");
         fails(message().message_id("i".repeat(256)), "message_id");
         let many = (0..257).fold(message(), |message, n| message.header("n", n));
         fails(many, "257 headers");
+    }
+
+    #[test]
+    fn what_could_be_sent_can_be_put_back() {
+        let limits = Limits { headers_max: 2, headers_bytes_max: 20, ..Limits::default() };
+        let full = |message: Message| message.header("n", "v".repeat(9)).header("m", "v".repeat(9));
+        let message = || Message::new(Topic::new("t").unwrap(), Key::empty(), "");
+        let back = || message().header(HEADER_REDRIVES, 3).header(HEADER_ONLY_GROUP, "g");
+        assert!(limits.check(&full(message())).is_ok());
+        assert!(limits.check(&full(back())).is_ok());
+        for over in [
+            full(back()).header("one", "more"),
+            full(back()).header(HEADER_REDRIVES, 3),
+            message().header(HEADER_ONLY_GROUP, "g".repeat(256)),
+        ] {
+            assert_eq!(limits.check(&over).unwrap_err().kind(), ErrorKind::Limit, "{over:?}");
+        }
     }
 }

@@ -88,7 +88,8 @@ impl Serialize for Summary<'_> {
 fn summary(record: &Record, now: Timestamp) -> String {
     let letter = Letter::of(&record.message);
     let mut line = format!("{}  {}", record.offset, output::one_line(record.message.key.as_str()));
-    line.push_str(&format!("  {}", output::one_line(letter.reason.unwrap_or("(no reason)"))));
+    let reason = output::one_line(letter.reason.unwrap_or("(no reason)"));
+    line.push_str(&format!("  {}", human::shortened(&reason, super::REASON_CHARS_MAX)));
     let attempt = letter.attempt.map_or("unknown".to_owned(), |attempt| attempt.to_string());
     line.push_str(&format!("  (attempt {attempt}, put back {} times, ", letter.redrives));
     line.push_str(&format!("{} ago)", human::ago(record.time, now)));

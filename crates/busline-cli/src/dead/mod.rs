@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use busline::transport::Peeked;
 use busline::{Admin, Message, Offset, Record, Topic, dead};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::app::App;
 use crate::args::DeadVerb;
@@ -18,6 +19,7 @@ use crate::exit::Outcome;
 use crate::filter::Filter;
 use crate::human;
 use crate::line::{Letter, Line};
+use crate::output;
 
 /// How many letters are looked at at once.
 const PAGE: usize = 256;
@@ -66,7 +68,13 @@ fn chosen(filter: Option<&Filter>, line: &Line<'_>) -> bool {
     // A payload too deep to be looked into is no reason to hide the letter's other fields.
     let value =
         serde_json::to_value(line).or_else(|_| serde_json::to_value(line.without_payload()));
-    value.is_ok_and(|value| filter.holds(&value))
+    value.is_ok_and(|mut value| {
+        if let Value::Object(fields) = &mut value {
+            // `dead list` shows it in the place of the payload.
+            fields.insert("payload_bytes".to_owned(), line.payload_bytes().into());
+        }
+        filter.holds(&value)
+    })
 }
 
 fn line_of(record: &Record) -> Line<'_> {
@@ -80,6 +88,9 @@ fn reason_of(message: &Message) -> &str {
 /// How many of which reason; of very many different ones the rest is joined.
 #[derive(Debug, Default)]
 struct Reasons(BTreeMap<String, u64>);
+
+/// The most that is shown of a reason where there are many; `dead show` and JSON have all of it.
+const REASON_CHARS_MAX: usize = 120;
 
 /// The most reasons that are told apart.
 const REASONS_MAX: usize = 1000;
@@ -95,7 +106,8 @@ impl Reasons {
     fn table(&self) -> String {
         let mut rows: Vec<_> = self.0.iter().collect();
         rows.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        let rows = rows.into_iter().map(|(reason, n)| vec![reason.clone(), human::count(*n)]);
+        let reason = |reason| human::shortened(&output::one_line(reason), REASON_CHARS_MAX);
+        let rows = rows.into_iter().map(|(text, n)| vec![reason(text), human::count(*n)]);
         human::table(&["reason", "letters"], 1, rows.collect())
     }
 }
@@ -111,11 +123,11 @@ struct Tally {
 }
 
 impl Tally {
-    /// Prints it: `would` is a dry run.
-    fn print(&self, app: &mut App, queue: &Topic, status: &str, done: &str) -> Outcome {
+    /// Prints it: `would` is a dry run. Without a queue there is nothing that could be done.
+    fn print(&self, app: &mut App, queue: Option<&Topic>, status: &str, done: &str) -> Outcome {
         #[derive(Serialize)]
         struct Line<'a> {
-            queue: &'a Topic,
+            queue: Option<&'a Topic>,
             status: &'a str,
             matched: u64,
             done: u64,
@@ -135,6 +147,10 @@ impl Tally {
                 reasons: &reasons.0,
             })?);
         }
+        let Some(queue) = queue else {
+            output::note("there are no dead letters");
+            return Ok(());
+        };
         if *matched > 0 {
             app.out.text(&reasons.table())?;
             app.out.text("")?;

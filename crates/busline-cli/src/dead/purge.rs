@@ -9,7 +9,6 @@ use crate::app::{App, Missing};
 use crate::args::PurgeArgs;
 use crate::exit::Outcome;
 use crate::human;
-use crate::output;
 use crate::progress::Progress;
 
 /// Drops letters, or shows which would be.
@@ -18,8 +17,8 @@ pub(super) async fn run(app: &mut App, args: PurgeArgs) -> Outcome {
     let admin = bus.admin().await?;
     let outcome = match queue::resolve(&admin, &args.which.queue).await? {
         None => {
-            output::note("there are no dead letters");
-            Ok(())
+            let status = if args.caution.dry_run { "would_purge" } else { "purged" };
+            Tally::default().print(app, None, status, "dropped")
         }
         Some(queue) => purge(app, &args, &bus, &admin, &queue).await,
     };
@@ -39,7 +38,7 @@ async fn purge(
     if let Some(status) = ask(&what, args.caution, "would_purge")? {
         tally.done = tally.matched;
         tally.remaining = queue::waiting(admin, queue).await?;
-        return tally.print(app, queue, status, "would be dropped");
+        return tally.print(app, Some(queue), status, "would be dropped");
     }
     let mut outcome = Ok(());
     if args.which.filter.is_none() && args.which.count.is_none() {
@@ -52,7 +51,7 @@ async fn purge(
         outcome = outcome.and(sweep.finish().await);
     }
     tally.remaining = queue::waiting(admin, queue).await?;
-    tally.print(app, queue, "purged", "dropped")?;
+    tally.print(app, Some(queue), "purged", "dropped")?;
     outcome
 }
 

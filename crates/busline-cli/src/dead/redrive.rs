@@ -19,7 +19,10 @@ pub(super) async fn run(app: &mut App, args: RedriveArgs) -> Outcome {
     let admin = bus.admin().await?;
     let mut outcome = Ok(());
     match queue::resolve(&admin, &args.which.queue).await? {
-        None => output::note("there are no dead letters"),
+        None => {
+            let status = if args.dry_run { "would_redrive" } else { "redriven" };
+            Tally::default().print(app, None, status, "put back")?;
+        }
         Some(queue) if args.dry_run => dry_run(app, &args, &admin, &queue).await?,
         Some(queue) => outcome = redrive(app, &args, &bus, &admin, &queue).await,
     }
@@ -100,7 +103,7 @@ async fn dry_run(app: &mut App, args: &RedriveArgs, admin: &Admin, queue: &Topic
     }
     tally.refused = refused.total();
     tally.remaining = queue::waiting(admin, queue).await?;
-    tally.print(app, queue, "would_redrive", "would be put back")?;
+    tally.print(app, Some(queue), "would_redrive", "would be put back")?;
     Ok(())
 }
 
@@ -127,7 +130,7 @@ async fn redrive(
     let finished = sweep.finish().await;
     tally.refused = refused.total();
     tally.remaining = queue::waiting(admin, queue).await?;
-    tally.print(app, queue, "redriven", "put back")?;
+    tally.print(app, Some(queue), "redriven", "put back")?;
     outcome.and(finished)?;
     refused.outcome(args.max_redrives)
 }

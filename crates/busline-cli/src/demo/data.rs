@@ -8,6 +8,7 @@ use busline::{Key, Patterns};
 use serde::Deserialize;
 
 use crate::exit::{Failure, Outcome};
+use crate::input::of_json;
 
 /// What the demo runs on unless told otherwise.
 const BUILT_IN: &str = include_str!("../../../../examples/data/earthquakes.ndjson");
@@ -72,10 +73,11 @@ pub(super) fn survey(path: Option<&Path>, patterns: &Patterns) -> Outcome<Survey
     let mut records = Records::open(path)?;
     while let Some((quake, _)) = records.next()? {
         survey.records += 1;
-        survey.selected += u64::from(patterns.matches(quake.key()?.as_str()));
+        let key = quake.key().map_err(|error| records.wrong(&error))?;
+        survey.selected += u64::from(patterns.matches(key.as_str()));
     }
     match survey.records {
-        0 => Err(Failure::usage("there is no record in the data")),
+        0 => Err(Failure::usage(format!("there is no record in {}", records.name))),
         _ => Ok(survey),
     }
 }
@@ -106,24 +108,25 @@ impl Records {
             let mut line = Vec::new();
             let input = &mut self.input;
             let read = std::io::Read::take(input, LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
-            self.number += 1;
-            let (name, number) = (&self.name, self.number);
-            let wrong = |why: &dyn std::fmt::Display| {
-                Failure::usage(format!("{name} line {number} is no record: {why}"))
-            };
-            if read.map_err(|error| wrong(&error))? == 0 {
+            if read.map_err(|error| Failure::file(Path::new(&self.name), &error))? == 0 {
                 return Ok(None);
             }
+            self.number += 1;
             if line.len() as u64 > LINE_BYTES_MAX {
-                return Err(wrong(&format!("it is longer than {LINE_BYTES_MAX} bytes")));
+                return Err(self.wrong(&format!("it is longer than {LINE_BYTES_MAX} bytes")));
             }
             let record = line.trim_ascii();
             if record.is_empty() {
                 continue;
             }
-            let quake = Quake::parse(record).map_err(|error| wrong(&error))?;
+            let quake = Quake::parse(record).map_err(|error| self.wrong(&of_json(&error)))?;
             return Ok(Some((quake, record.to_vec())));
         }
+    }
+
+    /// What is wrong with the line that was read last.
+    fn wrong(&self, why: &dyn std::fmt::Display) -> Failure {
+        Failure::usage(format!("{} line {} is no record: {why}", self.name, self.number))
     }
 }
 
@@ -171,6 +174,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "{}\n\n{\"magnitude\": \"big\"}\n").unwrap();
         let failure = survey(Some(file.path()), &Patterns::all()).unwrap_err();
-        assert!(format!("{failure:?}").contains("line 3 is no record"), "{failure:?}");
+        assert!(format!("{failure:?}").contains("line 3 is no record: column 19"), "{failure:?}");
+        let long = format!("{{}}\n{{\"net\":\"{}\"}}\n", "n".repeat(300));
+        std::fs::write(file.path(), long).unwrap();
+        let failure = survey(Some(file.path()), &Patterns::all()).unwrap_err();
+        assert!(format!("{failure:?}").contains("line 2 is no record: key has"), "{failure:?}");
+        let directory = tempfile::tempdir().unwrap();
+        let failure =
+            format!("{:?}", survey(Some(directory.path()), &Patterns::all()).unwrap_err());
+        assert!(!failure.contains("line"), "{failure}");
     }
 }

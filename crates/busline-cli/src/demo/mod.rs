@@ -52,7 +52,7 @@ pub(crate) async fn run(app: &mut App, args: DemoArgs) -> Outcome {
         tokio::time::timeout(args.deadline, demo(app, &args, &url, &strong, survey)).await;
     let count = counted.unwrap_or_else(|_| {
         let text = format!("the demo did not end within {}", human::span(args.deadline));
-        Err(Failure::new(exit::PROBLEM, text))
+        Err(Failure::new(exit::ELAPSED, format!("{text}; --deadline gives it more")))
     });
     let count = count.map_err(|failure| failure.and(&format!("its bus is left in {url}")))?;
     report::print(app, &count, &url, &directory)?;
@@ -257,7 +257,8 @@ impl Stage {
         let pid = self.processes[victim].pid;
         self.killed = Some(Kill { number: victim, pid, held: held[victim], at });
         let name = self.processes[victim].name;
-        let text = format!("SIGKILL   {name} (pid {pid}), holding {} deliveries", held[victim]);
+        let holding = human::plural(held[victim], "delivery");
+        let text = format!("SIGKILL   {name} (pid {pid}), holding {holding}");
         say(app, &text)?;
         self.processes[heir].tell(GO).await
     }

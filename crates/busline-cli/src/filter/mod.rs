@@ -80,4 +80,5 @@ const FIELDS: &[&str] = &[
     "attempt",
     "redrives",
     "rejected_at",
+    "payload_bytes",
 ];

@@ -46,6 +46,8 @@ fn patterns_belong_to_the_group() {
     let with = ["consume", "t", "--group", "g", "--pattern", "a.*", "--timeout", "20ms"];
     assert_eq!(numbers(&place.json(&with)), [1]);
     place.publish("t", &["a.y", "b.y"]);
+    let other = ["consume", "t", "--group", "g", "--pattern", "b.*"];
+    place.run(&other).fails(5, &["found: a.*", "without --pattern it is joined as it is"]);
     // Joined as it is.
     let joined = place.json(&["consume", "t", "--group", "g", "--timeout", "20ms"]);
     assert_eq!(joined[0]["key"], "a.y");
@@ -105,4 +107,11 @@ fn a_count_that_does_not_come() {
     assert_eq!(done.lines().len(), 1);
     // What came was settled all the same.
     assert_eq!(place.json(&["groups"])[0]["acked"], 1);
+}
+
+#[test]
+fn what_did_not_come_is_counted_in_english() {
+    let place = Place::new();
+    let waiting = ["consume", "t", "--group", "g", "--count", "3", "--timeout", "1ms"];
+    place.run(&waiting).fails(3, &["0 of 3 deliveries came"]);
 }

@@ -137,3 +137,70 @@ fn names_that_do_not_say_which() {
     let bad = place.run(&["dead", "list", "g.t.dead", "--filter", "reason = 'x'"]);
     bad.fails(2, &["at character 8: write == to compare"]);
 }
+
+#[test]
+fn what_could_be_published_can_be_put_back() {
+    let place = Place::new();
+    let header = format!("full={}", "h".repeat(65_532));
+    let publish = ["publish", "t", "--data", "x"];
+    assert_eq!(place.run(&[&publish[..], &["--header", &header]].concat()).code, 0);
+    let many: Vec<_> = (0..256).map(|n| format!("h{n}=1")).collect();
+    let many = many.iter().flat_map(|header| ["--header", header]);
+    assert_eq!(place.run(&publish.into_iter().chain(many).collect::<Vec<_>>()).code, 0);
+    for _ in 0..2 {
+        reject(&place, 2, "full");
+        let done = place.json(&["dead", "redrive", "g"]);
+        assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(2), &json!(0)));
+    }
+}
+
+#[test]
+fn a_large_letter_is_found_behind_small_ones_that_stay() {
+    let place = Place::new();
+    place.publish("t", &["small", "small"]);
+    let large = vec![b'x'; 1 << 20];
+    assert_eq!(place.run_with(&["publish", "t", "--key", "large"], &large).code, 0);
+    reject(&place, 3, "r");
+    let filter = ["--filter", "payload_bytes > 1000"];
+    assert_eq!(place.json(&[&["dead", "list", "g"], &filter[..]].concat())[0]["key"], "large");
+    let done = place.json(&[&["dead", "redrive", "g"], &filter[..]].concat());
+    assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(1), &json!(2)));
+    reject(&place, 1, "r");
+    let done = place.json(&[&["dead", "purge", "g"], &filter[..]].concat());
+    assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(1), &json!(2)));
+}
+
+#[test]
+fn a_group_that_never_rejected_anything_gets_its_line_too() {
+    let place = Place::new();
+    place.publish("t", &["a"]);
+    place.json(&["consume", "t", "--group", "calm", "--count", "1"]);
+    for (args, status) in [
+        (&["dead", "redrive", "calm"][..], "redriven"),
+        (&["dead", "redrive", "calm", "--dry-run"], "would_redrive"),
+        (&["dead", "purge", "calm"], "purged"),
+        (&["dead", "purge", "calm", "--dry-run"], "would_purge"),
+    ] {
+        let lines = place.json(args);
+        assert_eq!((lines.len(), &lines[0]["status"]), (1, &json!(status)));
+        assert_eq!((&lines[0]["queue"], &lines[0]["matched"]), (&json!(null), &json!(0)));
+    }
+    // The name is not free for other uses: the topic would pass for one of dead letters.
+    let done = place.run(&["consume", "t", "--group", "busline.dead", "--timeout", "1ms"]);
+    done.fails(2, &["holds no dead letters", "choose another group"]);
+    assert_eq!(place.json(&["groups"]).len(), 1);
+}
+
+#[test]
+fn a_reason_of_any_length_leaves_a_table_readable() {
+    let place = Place::new();
+    place.publish("t", &["a"]);
+    let reason = "long ".repeat(500);
+    reject(&place, 1, &reason);
+    assert_eq!(place.json(&["dead", "list", "g"])[0]["reason"], json!(reason));
+    for args in [&["dead", "list", "g"][..], &["dead", "redrive", "g", "--dry-run"]] {
+        let done = place.run(args);
+        assert!(done.stdout.lines().all(|line| line.chars().count() < 250), "{}", done.stdout);
+        assert!(done.stdout.contains('…'));
+    }
+}

@@ -90,7 +90,9 @@ fn own_data() {
     std::fs::write(&path, "{}\nnonsense\n").unwrap();
     place.run(&["demo", "--data", "own.ndjson"]).fails(2, &["own.ndjson line 2 is no record"]);
     std::fs::write(&path, "").unwrap();
-    place.run(&["demo", "--data", "own.ndjson"]).fails(2, &["no record in the data"]);
+    place.run(&["demo", "--data", "own.ndjson"]).fails(2, &["no record in own.ndjson"]);
+    place.run(&["demo", "--data", "own.ndjson", "--deadline", "0s"]).fails(2, &["own.ndjson"]);
+    place.run(&["demo", "--keep", "kept", "--deadline", "0s"]).fails(3, &["--deadline", "kept"]);
     place.run(&["--bus", "memory:", "demo"]).fails(2, &["--keep DIR says where"]);
 }
 

@@ -37,6 +37,8 @@ pub(super) struct FileSubscription {
     /// Claimed and not handed out yet: first the dead letters of the same claim are written.
     ready: Vec<Delivery>,
     exhausted: VecDeque<Settled>,
+    /// The next record is larger than a chunk: it is claimed alone, into all the room there is.
+    next_is_large: bool,
     waiter: Waiter,
     stopped: bool,
 }
@@ -92,6 +94,7 @@ pub(super) fn open(
         claiming: None,
         ready: Vec::new(),
         exhausted: VecDeque::new(),
+        next_is_large: false,
         waiter,
         stopped: false,
     })
@@ -129,11 +132,14 @@ impl FileSubscription {
             let claim = claim?;
             let (mark, wait, more, no_room) = (claim.mark, claim.wait, claim.more, claim.no_room);
             self.ready = self.hand_out(claim)?;
+            let was_large = std::mem::take(&mut self.next_is_large);
             if !self.ready.is_empty() || !self.exhausted.is_empty() {
                 continue;
             }
             if !more {
                 self.waiter.wait_until(mark, wait).await?;
+            } else if no_room && !was_large {
+                self.next_is_large = true;
             } else if no_room && !self.state.in_flight().held.is_empty() {
                 // The next record waits for room that a settle makes.
                 self.state.room.notified().await;
@@ -151,9 +157,13 @@ impl FileSubscription {
                 let bytes = self.spec.max_in_flight_bytes.max(1).saturating_sub(in_flight.bytes);
                 if count > 0 && bytes > 0 {
                     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    let (records_max, bytes_max) = match self.next_is_large {
+                        true => (1, usize::MAX),
+                        false => (CHUNK_RECORDS_MAX, CHUNK_BYTES_MAX),
+                    };
                     return Room {
-                        records: count.min(CHUNK_RECORDS_MAX),
-                        bytes: bytes.min(CHUNK_BYTES_MAX),
+                        records: count.min(records_max),
+                        bytes: bytes.min(bytes_max),
                         is_all: in_flight.held.is_empty(),
                     };
                 }

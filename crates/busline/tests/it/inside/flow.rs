@@ -68,6 +68,28 @@ async fn many_publishers_share_syncs() {
 }
 
 #[tokio::test]
+async fn a_large_message_does_not_wait_until_all_others_are_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = open(directory.path(), "").await;
+    let publisher = bus.publisher("t").await.unwrap();
+    let large = 3 << 20;
+    for length in [1, large, 2, large, large] {
+        publish(&publisher, "k", vec![b'x'; length]).await;
+    }
+    let group = bus.group("t", "g").unwrap().start(Position::Earliest);
+    let mut consumer = group.max_in_flight_bytes(7 << 20).subscribe().await.unwrap();
+    let mut held = Vec::new();
+    for length in [1, large, 2, large] {
+        held.push(next(&mut consumer).await);
+        assert_eq!(held[held.len() - 1].message.payload.len(), length);
+    }
+    // The bound on bytes holds as ever.
+    stays_pending("the one beyond the bound", consumer.next()).await;
+    held.remove(1).ack().await.unwrap();
+    assert_eq!(next(&mut consumer).await.message.payload.len(), large);
+}
+
+#[tokio::test]
 async fn what_a_consumer_fetched_and_nobody_saw_is_given_back_uncounted() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(directory.path(), "").await;
