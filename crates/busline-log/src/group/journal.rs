@@ -73,7 +73,7 @@ impl Core {
     /// Takes in what others did since. Needs no lock.
     pub(super) fn refresh(&mut self, journal: &Log) -> Result<()> {
         if self.stale {
-            self.restart()?;
+            self.restart(journal)?;
         }
         for _ in 0..RESTARTS_MAX {
             if journal.next_seq() == self.applied {
@@ -88,7 +88,7 @@ impl Core {
                     return Ok(());
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::Removed { .. }) => {
-                    self.restart()?;
+                    self.restart(journal)?;
                 }
                 Err(error) => {
                     self.stale = true;
@@ -103,7 +103,7 @@ impl Core {
         ))
     }
 
-    fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self, journal: &Log) -> Result<()> {
         self.stale = true;
         self.state = GroupState::default();
         self.parts.clear();
@@ -112,7 +112,8 @@ impl Core {
         self.applied = self.scanner.seek_first()?;
         // Whoever removed the beginning had written a snapshot before. It may not stand first: one who
         // compacted may have died before he wrote his, and the next one in the middle of removing.
-        self.searching = self.applied > 0;
+        // Only what was removed counts: after a loss of power an empty beginning is followed by a gap.
+        self.searching = journal.first_seq() > 0;
         self.stale = false;
         self.loading = true;
         Ok(())
