@@ -140,12 +140,7 @@ impl Claimer {
 pub(super) fn give_back(state: &Arc<SubscriptionState>, claim: Claim) {
     for raw in claim.chunk.into_records() {
         let held = Held::new(claim.id, &raw, claim.at, Duration::ZERO);
-        let job = SettleJob {
-            subscription: Arc::clone(state),
-            held,
-            decision: Decision::Return,
-            done: None,
-        };
+        let job = SettleJob::new(state, held, Decision::Return, None);
         if submit(&state.jobs, Job::Settle(job)).is_err() {
             return;
         }

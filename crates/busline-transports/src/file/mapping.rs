@@ -31,8 +31,12 @@ struct Span {
     value: usize,
 }
 
+/// What the bytes of a record are kept under that is no message.
+const HEADER_RAW_KEY: &str = "busline-raw-key";
+const HEADER_RAW_META: &str = "busline-raw-meta";
+
 /// One record of a chunk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Raw {
     pub(super) seq: u64,
     pub(super) time: Timestamp,
@@ -107,6 +111,19 @@ impl Raw {
             properties,
             payload: self.value,
         })
+    }
+
+    /// A message that bears the bytes of a record that is none: the value as payload, the others as
+    /// headers.
+    pub(super) fn into_opaque(self, topic: &Topic) -> Message {
+        let key = ByteString::try_from(self.key.clone()).ok().and_then(|key| Key::new(key).ok());
+        let mut message =
+            Message::new(topic.clone(), key.clone().unwrap_or_else(Key::empty), self.value);
+        if key.is_none() {
+            message.headers.append(HEADER_RAW_KEY, self.key);
+        }
+        message.headers.append(HEADER_RAW_META, self.meta);
+        message
     }
 
     pub(super) fn into_record(self, topic: &TopicLog) -> Result<Record> {

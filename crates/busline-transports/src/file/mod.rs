@@ -32,6 +32,7 @@ mod subscribe;
 mod time;
 mod wait;
 mod worker;
+mod writer;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

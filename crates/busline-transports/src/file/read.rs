@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::error::{of_log, worker_gone};
 use super::mapping::{Chunk, key_matches};
+use super::state::Scope;
 use super::store::TopicLog;
 use super::wait::Waiter;
 
@@ -22,11 +23,18 @@ pub(super) struct FileReader {
     spec: Read,
     /// With the scanner between two calls.
     cursor: Option<Cursor>,
-    /// A read under way: kept here, so that a cancelled `next` loses nothing.
-    reading: Option<JoinHandle<(Cursor, Result<Vec<Record>>)>>,
+    /// A read or a seek under way: kept here, so that a cancelled call loses nothing.
+    working: Option<JoinHandle<(Cursor, Done)>>,
+    scope: Arc<Scope>,
     position: u64,
     mark: Mark,
     waiter: Waiter,
+}
+
+/// What a cursor came back with.
+enum Done {
+    Read(Result<Vec<Record>>),
+    Sought(Result<u64>),
 }
 
 struct Cursor {
@@ -34,7 +42,12 @@ struct Cursor {
     scanner: Scanner,
 }
 
-pub(super) fn open(topic: &Arc<TopicLog>, spec: Read, clock: Arc<dyn Clock>) -> Result<FileReader> {
+pub(super) fn open(
+    topic: &Arc<TopicLog>,
+    spec: Read,
+    clock: Arc<dyn Clock>,
+    scope: &Arc<Scope>,
+) -> Result<FileReader> {
     if spec.chunk_max == 0 {
         return Err(Error::new(ErrorKind::Limit, "chunk_max is 0: nothing would ever be read")
             .context("topic", &spec.topic));
@@ -45,7 +58,8 @@ pub(super) fn open(topic: &Arc<TopicLog>, spec: Read, clock: Arc<dyn Clock>) -> 
     let position = scanner.seek(position).map_err(of_log)?;
     Ok(FileReader {
         cursor: Some(Cursor { topic: Arc::clone(topic), scanner }),
-        reading: None,
+        working: None,
+        scope: Arc::clone(scope),
         position,
         mark,
         waiter: Waiter::new(topic.log.clone(), clock),
@@ -87,59 +101,86 @@ impl Cursor {
 
 impl FileReader {
     async fn next_chunk(&mut self) -> Result<Vec<Record>> {
-        if self.reading.is_none() {
-            // Before looking: what comes later than this wakes `wait`.
-            self.mark = self.topic.log.mark();
-            let mut cursor = self.cursor.take().ok_or_else(worker_gone)?;
-            let spec = self.spec.clone();
-            self.reading = Some(tokio::task::spawn_blocking(move || {
-                let records = cursor.read(&spec);
-                (cursor, records)
-            }));
+        loop {
+            if self.working.is_none() {
+                // Before looking: what comes later than this wakes `wait`.
+                self.mark = self.topic.log.mark();
+                let spec = self.spec.clone();
+                self.start(move |cursor| Done::Read(cursor.read(&spec)))?;
+            }
+            match self.work().await? {
+                Some(Done::Read(records)) => return records,
+                // Of a seek that was cancelled: it goes on from there.
+                Some(Done::Sought(_)) | None => {}
+            }
         }
-        let Some(reading) = &mut self.reading else { return Ok(Vec::new()) };
-        let joined = reading.await;
-        self.reading = None;
-        let (cursor, records) = joined.map_err(|_| worker_gone())?;
-        self.position = cursor.scanner.position();
-        self.cursor = Some(cursor);
-        records
     }
 
     async fn go_to(&mut self, to: Position) -> Result<()> {
-        if let Some(reading) = self.reading.take() {
-            self.cursor = Some(reading.await.map_err(|_| worker_gone())?.0);
+        // What a cancelled call has read was not handed out: the reader still stands before it.
+        let mut before = self.position;
+        if let Some(Done::Sought(Ok(seq))) = self.work().await? {
+            before = seq;
         }
         let topic = Arc::clone(&self.topic);
-        let mut cursor = self.cursor.take().ok_or_else(worker_gone)?;
-        let before = self.position;
-        let (cursor, sought) = tokio::task::spawn_blocking(move || {
+        self.start(move |cursor| {
             let sought = topic.seq_of(&to).and_then(|seq| cursor.scanner.seek(seq).map_err(of_log));
             if sought.is_err() {
                 // Back to where it was; if that is gone too, the next read says so.
                 let _ = cursor.scanner.seek(before);
             }
-            (cursor, sought)
-        })
-        .await
-        .map_err(|_| worker_gone())?;
-        self.cursor = Some(cursor);
-        self.position = sought?;
+            Done::Sought(sought)
+        })?;
+        match self.work().await? {
+            Some(Done::Sought(sought)) => sought.map(drop),
+            _ => Err(worker_gone()),
+        }
+    }
+
+    fn start(&mut self, work: impl FnOnce(&mut Cursor) -> Done + Send + 'static) -> Result<()> {
+        let mut cursor = self.cursor.take().ok_or_else(worker_gone)?;
+        self.working = Some(tokio::task::spawn_blocking(move || {
+            let done = work(&mut cursor);
+            (cursor, done)
+        }));
         Ok(())
+    }
+
+    /// Waits for what is under way. Cancelled, it stays under way.
+    async fn work(&mut self) -> Result<Option<Done>> {
+        let Some(working) = &mut self.working else { return Ok(None) };
+        let joined = working.await;
+        self.working = None;
+        let (cursor, done) = joined.map_err(|_| worker_gone())?;
+        self.position = cursor.scanner.position();
+        self.cursor = Some(cursor);
+        Ok(Some(done))
+    }
+}
+
+/// Fails when the session has ended, also while the work is waited for.
+async fn within<T>(scope: Arc<Scope>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = scope.ended() => Err(worker_gone()),
+        done = work => done,
     }
 }
 
 impl Reader for FileReader {
     fn next(&mut self) -> BoxFuture<'_, Result<Vec<Record>>> {
-        Box::pin(self.next_chunk())
+        let scope = Arc::clone(&self.scope);
+        Box::pin(within(scope, self.next_chunk()))
     }
 
     fn wait(&mut self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { self.waiter.wait(self.mark).await })
+        let (scope, mark) = (Arc::clone(&self.scope), self.mark);
+        Box::pin(within(scope, self.waiter.wait(mark)))
     }
 
     fn seek(&mut self, to: Position) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.go_to(to))
+        let scope = Arc::clone(&self.scope);
+        Box::pin(within(scope, self.go_to(to)))
     }
 
     fn position(&self) -> Option<Offset> {

@@ -1,5 +1,6 @@
 //! A session on a bus directory.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,11 +19,16 @@ use super::admin::FileAdmin;
 use super::error::worker_gone;
 use super::state::Scope;
 use super::store::{Store, TopicLog};
-use super::worker::{Job, PublishJob, start, submit};
+use super::worker::{Job, start, submit};
+use super::writer::{Permit, PublishJob};
 use super::{groups, read, subscribe};
 
 /// The topic of replies; each instance listens to its own key.
 const REPLIES: &str = "busline.replies";
+/// The most bytes accepted and not receipted, a session, in units of [`WINDOW_UNIT`].
+const WINDOW_UNITS: u32 = 64 << 10;
+/// A message counts as at least one: what it takes in memory beside its payload.
+const WINDOW_UNIT: usize = 1 << 10;
 /// Who asked and does not listen any more has no use for an older reply.
 const REPLIES_AGE_MAX: Duration = Duration::from_secs(600);
 
@@ -31,6 +37,7 @@ pub(super) struct FileSession {
     store: Arc<Store>,
     profile: Capabilities,
     window: Arc<Semaphore>,
+    window_bytes: Arc<Semaphore>,
     admin: FileAdmin,
     scope: Arc<Scope>,
     /// The key of replies to this very instance.
@@ -48,6 +55,7 @@ impl FileSession {
         let jobs = start(Arc::clone(&store))?;
         Ok(Self {
             window: Arc::new(Semaphore::new(store.config.window)),
+            window_bytes: Arc::new(Semaphore::new(WINDOW_UNITS as usize)),
             admin: FileAdmin { store: Arc::clone(&store) },
             scope: Scope::new(),
             reply_to: format!("reply.{}", connect.instance),
@@ -71,20 +79,16 @@ impl FileSession {
                 topics.push(self.topic(&message.topic).await?);
             }
         }
-        // A batch beyond the window takes all of it: its memory is held by the caller anyway.
-        let permits = batch.messages.len().min(self.store.config.window);
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.window).acquire_many_owned(permits).await;
-        let permit = Arc::new(permit.map_err(|_| worker_gone())?);
+        let permit = self.room(&batch.messages).await?;
         let mut pending = Vec::with_capacity(batch.messages.len());
-        let mut split: Vec<Vec<(Message, ReceiptSender)>> = Vec::new();
-        split.resize_with(topics.len(), Vec::new);
+        let mut split: Vec<VecDeque<(Message, ReceiptSender)>> = Vec::new();
+        split.resize_with(topics.len(), VecDeque::new);
         for message in batch.messages {
             let (sender, receipt) = PendingReceipt::channel();
             pending.push(receipt);
             let mut of_topics = topics.iter().zip(&mut split);
             if let Some((_, messages)) = of_topics.find(|(open, _)| open.topic == message.topic) {
-                messages.push((message, sender));
+                messages.push_back((message, sender));
             }
         }
         for (topic, messages) in topics.into_iter().zip(split) {
@@ -92,6 +96,19 @@ impl FileSession {
             submit(&jobs, Job::Publish(PublishJob { topic, messages, mandatory, permit }))?;
         }
         Ok(pending)
+    }
+
+    /// Room for a batch. One beyond the window takes all of it: its memory is the caller's anyway.
+    async fn room(&self, messages: &[Message]) -> Result<Permit> {
+        let count = messages.len().min(self.store.config.window);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let units = |message: &Message| message.payload.len() / WINDOW_UNIT + 1;
+        let units: usize = messages.iter().map(units).sum();
+        let units = u32::try_from(units).unwrap_or(u32::MAX).min(WINDOW_UNITS);
+        let gone = |_| worker_gone();
+        let count = Arc::clone(&self.window).acquire_many_owned(count).await.map_err(gone)?;
+        let bytes = Arc::clone(&self.window_bytes).acquire_many_owned(units);
+        Ok(Arc::new([count, bytes.await.map_err(gone)?]))
     }
 
     /// An existing topic that can be written to.
@@ -165,10 +182,10 @@ impl Session for FileSession {
         Box::pin(async move {
             self.jobs()?;
             no_options(&spec.options)?;
-            let store = Arc::clone(&self.store);
+            let (store, scope) = (Arc::clone(&self.store), Arc::clone(&self.scope));
             let reader = super::blocking(move || {
                 let topic = store.topic(&spec.topic)?;
-                read::open(&topic, spec, Arc::clone(store.time.clock()))
+                read::open(&topic, spec, Arc::clone(store.time.clock()), &scope)
             })
             .await?;
             Ok(Box::new(reader) as Box<dyn Reader>)
@@ -201,6 +218,7 @@ impl Session for FileSession {
         Box::pin(async move {
             let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.window.close();
+            self.window_bytes.close();
             self.scope.end();
             match jobs {
                 Some(jobs) => self.flush(jobs, deadline).await,

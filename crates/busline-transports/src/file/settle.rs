@@ -11,14 +11,14 @@ use busline_core::{
 };
 use busline_log::{SeqRange, Settle, Settlement};
 
+use super::config::Sync;
 use super::error::of_log;
 use super::groups;
 use super::mapping::Chunk;
 use super::meta;
-use super::state::{Held, SubscriptionState};
+use super::state::{Held, SubscriptionState, UnderWay};
 use super::store::{Store, TopicLog};
-use super::wait::with_room;
-use super::worker::{Unsynced, Writer, writer_of};
+use super::worker::{Unsynced, Writers, writer_of};
 
 /// The wait before a message whose dead letter cannot be written comes again.
 const DEAD_RETRY_US: u64 = 1_000_000;
@@ -27,10 +27,14 @@ const LETTER_LEASE_US: u64 = 30_000_000;
 
 /// One delivery to settle.
 pub(super) struct SettleJob {
-    pub(super) subscription: Arc<SubscriptionState>,
-    pub(super) held: Held,
-    pub(super) decision: Decision,
-    pub(super) done: Option<SettledSender>,
+    subscription: UnderWay,
+    held: Held,
+    decision: Decision,
+    done: Option<SettledSender>,
+    /// Its dead letter is written.
+    is_buried: bool,
+    /// Since when there is no room on the disk for it.
+    full_since: Option<Duration>,
 }
 
 /// What is to become of a delivery.
@@ -43,7 +47,7 @@ pub(super) enum Decision {
     Return,
 }
 
-/// The settles of one round, by subscription.
+/// Settles that were taken, and those that found the disk full.
 #[derive(Default)]
 pub(super) struct Settling {
     jobs: Vec<SettleJob>,
@@ -55,34 +59,33 @@ impl Settling {
         self.jobs.push(job);
     }
 
+    /// Whether nothing is left to settle.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Whether something of this subscription is left to settle.
+    pub(super) fn concerns(&self, subscription: &Arc<SubscriptionState>) -> bool {
+        self.jobs.iter().any(|job| Arc::ptr_eq(&job.subscription, subscription))
+    }
+
     /// Puts the dead letters of this round into the writers of their topics.
     ///
-    /// They are written and synced with everything else of the round, before the settles.
-    pub(super) fn write_dead_letters(
-        &mut self,
-        store: &Arc<Store>,
-        writers: &mut HashMap<Topic, Writer>,
-    ) {
+    /// They are written and synced with everything else of the round, before the settles. On a full
+    /// disk they are not waited for: the messages wait in their groups.
+    pub(super) fn write_dead_letters(&mut self, store: &Arc<Store>, letters: &mut Writers) {
         self.renew_rejected();
-        let mut letters = HashSet::new();
-        for job in self.jobs.iter_mut().filter(|job| !job.held.lost) {
+        for job in self.jobs.iter_mut().filter(|job| job.is_to_be_buried()) {
             let Decision::Outcome(Outcome::Reject { reason }) = &job.decision else { continue };
             let (sender, pending) = PendingReceipt::channel();
             match job.dead_letter(store, reason) {
                 Ok(Some((topic, key, meta, value))) => {
-                    let writer = writer_of(writers, &topic);
-                    writer.push(store, Duration::ZERO, (&key, &meta, &value), sender);
+                    let writer = writer_of(letters, &topic, Duration::ZERO);
+                    writer.push(store, (&key, &meta, &value), sender);
                     job.held.letter = Some(pending);
-                    letters.insert(topic.topic.clone());
                 }
                 Ok(None) => {}
                 Err(error) => job.held.failed = Some(error),
-            }
-        }
-        for topic in letters {
-            if let Some(writer) = writers.get_mut(&topic) {
-                // On a full disk the letters wait in their groups, and nobody for them.
-                writer.write(store, Duration::ZERO);
             }
         }
     }
@@ -91,10 +94,8 @@ impl Settling {
     /// to the others while their letters are written.
     fn renew_rejected(&mut self) {
         let mut groups: HashMap<usize, Vec<&mut SettleJob>> = HashMap::new();
-        for job in &mut self.jobs {
-            if matches!(job.decision, Decision::Outcome(Outcome::Reject { .. })) {
-                groups.entry(Arc::as_ptr(&job.subscription) as usize).or_default().push(job);
-            }
+        for job in self.jobs.iter_mut().filter(|job| job.is_to_be_buried()) {
+            groups.entry(Arc::as_ptr(&job.subscription) as usize).or_default().push(job);
         }
         for mut jobs in groups.into_values() {
             let how = Settlement::Renew { lease_us: LETTER_LEASE_US };
@@ -118,14 +119,14 @@ impl Settling {
     }
 
     /// Appends the settles, a group at a time, syncs where somebody waits, and answers. Groups that
-    /// were not synced are noted.
-    pub(super) fn settle(self, always: bool, unsynced: &mut Unsynced) {
+    /// were not synced are noted; settles that found the disk full stay.
+    pub(super) fn settle(&mut self, store: &Store, unsynced: &mut Unsynced) {
         let mut groups: HashMap<usize, Vec<SettleJob>> = HashMap::new();
-        for job in self.jobs {
+        for job in self.jobs.drain(..) {
             groups.entry(Arc::as_ptr(&job.subscription) as usize).or_default().push(job);
         }
         for jobs in groups.into_values() {
-            settle_group(jobs, always, unsynced);
+            self.jobs.extend(settle_group(jobs, store, unsynced));
         }
     }
 }
@@ -133,6 +134,22 @@ impl Settling {
 type Letter = (Arc<TopicLog>, Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl SettleJob {
+    pub(super) fn new(
+        subscription: &Arc<SubscriptionState>,
+        held: Held,
+        decision: Decision,
+        done: Option<SettledSender>,
+    ) -> Self {
+        let subscription = UnderWay::new(subscription);
+        Self { subscription, held, decision, done, is_buried: false, full_since: None }
+    }
+
+    /// Whether it needs a dead letter that is not written yet.
+    fn is_to_be_buried(&self) -> bool {
+        let is_rejected = matches!(self.decision, Decision::Outcome(Outcome::Reject { .. }));
+        is_rejected && !self.is_buried && !self.held.lost && self.held.failed.is_none()
+    }
+
     /// A retry beyond the limit of attempts becomes a rejection.
     fn limit_attempts(&mut self) {
         let again =
@@ -163,11 +180,31 @@ impl SettleJob {
             attempts: self.held.attempts,
             time: store.time.clock().now(),
         };
-        let letter = dead::dead_letter(raw.into_message(&origin.topic)?, &rejection)?;
+        // What no message can be made of is kept as it is, so that it does not come for ever.
+        let message = raw.clone().into_message(&origin.topic);
+        let message = message.unwrap_or_else(|_| raw.into_opaque(&origin.topic));
+        let letter = dead::dead_letter(message, &rejection)?;
         let topic = dead_topic(store, &letter.topic)?;
         let mut meta_bytes = Vec::new();
         meta::encode(&letter, &mut meta_bytes);
         Ok(Some((topic, letter.key.as_str().into(), meta_bytes, letter.payload.into())))
+    }
+
+    /// What became of its dead letter, which was answered in this round.
+    fn read_letter(&mut self) {
+        let Some(letter) = self.held.letter.take() else { return };
+        let answer = futures_util::FutureExt::now_or_never(letter).unwrap_or_else(|| {
+            let error = Error::new(ErrorKind::Other, "the dead letter was not written");
+            Err(busline_core::PublishError::Unknown(error))
+        });
+        match answer {
+            Ok(_) => self.is_buried = true,
+            Err(error) => self.held.failed = Some(error.into()),
+        }
+        if let Some(error) = &self.held.failed {
+            let topic = &self.subscription.topic.topic;
+            tracing::error!(%error, %topic, seq = self.held.seq, "no dead letter can be written");
+        }
     }
 
     fn settlement(&self) -> Settlement {
@@ -190,47 +227,43 @@ impl SettleJob {
     }
 }
 
-fn settle_group(mut jobs: Vec<SettleJob>, always: bool, unsynced: &mut Unsynced) {
-    for job in &mut jobs {
-        let Some(letter) = job.held.letter.take() else { continue };
-        // It was answered in this round already: this does not wait.
-        if let Err(error) = futures_util::FutureExt::now_or_never(letter).unwrap_or_else(|| {
-            let error = Error::new(ErrorKind::Other, "the dead letter was not written");
-            Err(busline_core::PublishError::Unknown(error))
-        }) {
-            job.held.failed = Some(error.into());
-        }
-    }
-    let Some(subscription) = jobs.first().map(|job| Arc::clone(&job.subscription)) else { return };
-    let items: Vec<Settle> = jobs
-        .iter()
-        .map(|job| Settle {
-            claim: job.held.claim,
-            seqs: SeqRange::one(job.held.seq),
-            how: job.settlement(),
-        })
-        .collect();
+/// Settles of one subscription; those come back that found the disk full and may still wait.
+fn settle_group(
+    mut jobs: Vec<SettleJob>,
+    store: &Store,
+    unsynced: &mut Unsynced,
+) -> Vec<SettleJob> {
+    jobs.iter_mut().for_each(SettleJob::read_letter);
+    let Some(subscription) = jobs.first().map(|job| Arc::clone(&job.subscription)) else {
+        return jobs;
+    };
+    let settle = |job: &SettleJob| {
+        let (claim, seqs) = (job.held.claim, SeqRange::one(job.held.seq));
+        Settle { claim, seqs, how: job.settlement() }
+    };
+    let items: Vec<Settle> = jobs.iter().map(settle).collect();
     let mut gone = Vec::new();
-    let mut result = with_room(&subscription.topic.log, || {
-        gone.clear();
-        subscription.group.settle(&items, subscription.topic.now(), &mut gone)
-    })
-    .map_err(of_log);
-    let waits = jobs.iter().any(|job| job.done.as_ref().is_some_and(SettledSender::is_awaited));
-    let place = (subscription.topic.log.id(), subscription.group.name().to_owned());
-    if result.is_ok() && always && waits {
-        result = subscription.group.commit().map_err(of_log);
-        unsynced.remove(&place);
-    } else if result.is_ok() {
-        unsynced.insert(place, subscription.group.clone());
-    }
-    if let Err(error) = &result
-        && error.kind() == ErrorKind::NotFound
-    {
-        result = Err(lost("its group was deleted"));
+    let now = subscription.topic.now();
+    let mut result = subscription.group.settle(&items, now, &mut gone).map_err(of_log);
+    let mut put_off = Vec::new();
+    match &result {
+        Ok(()) => result = make_durable(&jobs, &subscription, store, unsynced),
+        Err(error) if error.kind() == ErrorKind::Full => {
+            let now = store.time.clock().monotonic();
+            let may_wait = |job: &mut SettleJob| {
+                let since = *job.full_since.get_or_insert(now);
+                now.saturating_sub(since) < store.config.full_wait
+            };
+            put_off = jobs.extract_if(.., may_wait).collect();
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            result = Err(lost("its group was deleted"));
+        }
+        Err(_) => {}
     }
     if let Err(error) = &result
         && error.kind() != ErrorKind::Lost
+        && !jobs.is_empty()
     {
         tracing::error!(%error, topic = %subscription.topic.topic, "deliveries cannot be settled");
     }
@@ -244,6 +277,25 @@ fn settle_group(mut jobs: Vec<SettleJob>, always: bool, unsynced: &mut Unsynced)
             (Ok(()), None) => Ok(()),
         });
     }
+    put_off
+}
+
+/// Syncs where somebody waits for an answer; else it is noted for later.
+fn make_durable(
+    jobs: &[SettleJob],
+    subscription: &SubscriptionState,
+    store: &Store,
+    unsynced: &mut Unsynced,
+) -> Result<()> {
+    let waits = jobs.iter().any(|job| job.done.as_ref().is_some_and(SettledSender::is_awaited));
+    let place = (subscription.topic.log.id(), subscription.group.name().to_owned());
+    if store.config.sync == Sync::Always && waits {
+        subscription.group.commit().map_err(of_log)?;
+        unsynced.remove(&place);
+    } else {
+        unsynced.insert(place, subscription.group.clone());
+    }
+    Ok(())
 }
 
 /// The topic of dead letters, with the group that holds them.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(super) struct SubscriptionState {
     pub(super) holding: Arc<Notify>,
     scope: Arc<Scope>,
     next_tag: AtomicU64,
+    /// Settles that are decided and not written.
+    under_way: AtomicUsize,
     /// The member of a subscription that ended, kept alive for the deliveries still held.
     pub(super) member: Mutex<Option<Member>>,
     me: Weak<Self>,
@@ -95,6 +97,7 @@ impl SubscriptionState {
             holding: Arc::default(),
             scope: Arc::clone(scope),
             next_tag: AtomicU64::new(1),
+            under_way: AtomicUsize::new(0),
             member: Mutex::default(),
             me: Weak::clone(me),
         });
@@ -104,9 +107,7 @@ impl SubscriptionState {
 
     /// Resolves when the session has ended.
     pub(super) async fn ended(&self) {
-        let mut ended = self.scope.ended.subscribe();
-        // The sender lives in the scope that this state holds.
-        let _ = ended.wait_for(|ended| *ended).await;
+        self.scope.ended().await;
     }
 
     /// The subscription is gone: its member stays for as long as something is held.
@@ -165,7 +166,7 @@ impl SubscriptionState {
         for held in held {
             let Some(subscription) = self.me.upgrade() else { return };
             let decision = Decision::Outcome(Outcome::Retry { after: None });
-            let job = SettleJob { subscription, held, decision, done: None };
+            let job = SettleJob::new(&subscription, held, decision, None);
             // Without the thread the others take over when the member is gone.
             let _ = submit(&self.jobs, Job::Settle(job));
         }
@@ -204,7 +205,7 @@ impl SubscriptionState {
         };
         self.room.notify_one();
         match (held.filter(|held| !held.lost), self.me.upgrade()) {
-            (Some(held), Some(me)) => self.submit(me, held, decision, done),
+            (Some(held), Some(me)) => self.submit(&me, held, decision, done),
             _ => {
                 if let Some(done) = done {
                     done.send(Err(lost("its lease ran out, or its session has ended")));
@@ -216,8 +217,13 @@ impl SubscriptionState {
         }
     }
 
-    fn submit(&self, me: Arc<Self>, held: Held, decision: Decision, done: Option<SettledSender>) {
-        let job = SettleJob { subscription: me, held, decision, done };
+    /// Whether so many settles wait for the disk that nothing more is to be handed out.
+    pub(super) fn is_behind(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) >= UNDER_WAY_MAX
+    }
+
+    fn submit(&self, me: &Arc<Self>, held: Held, decision: Decision, done: Option<SettledSender>) {
+        let job = SettleJob::new(me, held, decision, done);
         // Without the thread nothing is settled: the sender is dropped, which says `Lost`.
         if let Err(error) = submit(&self.jobs, Job::Settle(job)) {
             tracing::warn!(%error, "a delivery cannot be settled any more");
@@ -234,7 +240,7 @@ impl Held {
             attempts: raw.attempts,
             bytes: raw.size_bytes(),
             since,
-            leased_until: since + lease,
+            leased_until: since.saturating_add(lease),
             lost: false,
             letter: None,
             failed: None,
@@ -249,6 +255,36 @@ impl Held {
     }
 }
 
+/// Somebody who settles faster than the disk takes it gets nothing more above this many: what is
+/// decided and not written takes memory too.
+const UNDER_WAY_MAX: usize = 16_384;
+
+/// A subscription of which a settle is on its way.
+pub(super) struct UnderWay(Arc<SubscriptionState>);
+
+impl UnderWay {
+    pub(super) fn new(subscription: &Arc<SubscriptionState>) -> Self {
+        subscription.under_way.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(subscription))
+    }
+}
+
+impl std::ops::Deref for UnderWay {
+    type Target = Arc<SubscriptionState>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if self.0.under_way.fetch_sub(1, Ordering::AcqRel) >= UNDER_WAY_MAX {
+            self.0.room.notify_one();
+        }
+    }
+}
+
 /// What belongs to one session and ends with it.
 #[derive(Debug)]
 pub(super) struct Scope {
@@ -259,6 +295,12 @@ pub(super) struct Scope {
 impl Scope {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { ended: watch::Sender::new(false), subscriptions: Mutex::default() })
+    }
+
+    /// Resolves when the session has ended.
+    pub(super) async fn ended(&self) {
+        // The sender lives here.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     fn add(&self, state: &Arc<SubscriptionState>) {

@@ -93,9 +93,10 @@ impl Store {
         Ok(topics)
     }
 
-    /// A topic that this process has open already.
+    /// A topic that this process has open already. Never waits: while another one is opened, which
+    /// may take its time, this says nothing.
     pub(super) fn opened(&self, topic: &Topic) -> Option<Arc<TopicLog>> {
-        locked(&self.topics).get(topic).cloned()
+        self.topics.try_lock().ok()?.get(topic).cloned()
     }
 
     /// All topics that this process has open.

@@ -130,8 +130,12 @@ impl FileSubscription {
             let (claimer, claim) = joined.map_err(|_| worker_gone())?;
             self.claimer = Some(claimer);
             let claim = claim?;
+            if self.is_stale(&claim) {
+                give_back(&self.state, claim);
+                continue;
+            }
             let (mark, wait, more, no_room) = (claim.mark, claim.wait, claim.more, claim.no_room);
-            self.ready = self.hand_out(claim)?;
+            self.ready = self.hand_out(claim);
             let was_large = std::mem::take(&mut self.next_is_large);
             if !self.ready.is_empty() || !self.exhausted.is_empty() {
                 continue;
@@ -150,7 +154,7 @@ impl FileSubscription {
     /// Waits until something may be claimed; how many records and bytes.
     async fn room(&self) -> Room {
         loop {
-            {
+            if !self.state.is_behind() {
                 let in_flight = self.state.in_flight();
                 let count =
                     (self.spec.max_in_flight.max(1) as usize).saturating_sub(in_flight.held.len());
@@ -172,11 +176,16 @@ impl FileSubscription {
         }
     }
 
-    fn hand_out(&mut self, claim: Claim) -> Result<Vec<Delivery>> {
+    /// Whether it lay here for so long that its leases are over: others may have got it by now.
+    fn is_stale(&self, claim: &Claim) -> bool {
+        let over = claim.at.saturating_add(lease_of(&self.spec));
+        claim.chunk.len() > 0 && over <= self.state.store.time.clock().monotonic()
+    }
+
+    fn hand_out(&mut self, claim: Claim) -> Vec<Delivery> {
         let state = &self.state;
         let lease = lease_of(&self.spec);
         let mut deliveries = Vec::with_capacity(claim.chunk.len());
-        let mut failed = Ok(());
         for raw in claim.chunk.into_records() {
             let (attempts, seq, time) = (raw.attempts, raw.seq, raw.time);
             let mut held = Held::new(claim.id, &raw, claim.at, lease);
@@ -201,21 +210,29 @@ impl FileSubscription {
                     deliveries.push(delivery);
                 }
                 Err(error) => {
-                    state.release(tag);
-                    failed = Err(error);
+                    // Another member may be of the version that wrote it; nobody else is held up.
+                    tracing::error!(%error, "a record cannot be delivered");
+                    if state.attempts_max().is_some_and(|limit| attempts >= limit) {
+                        let (sender, settled) = Settled::channel();
+                        let outcome = Outcome::Reject { reason: error.to_string() };
+                        state.settle(tag, outcome, Some(sender));
+                        self.exhausted.push_back(settled);
+                    } else {
+                        state.release(tag);
+                    }
                 }
             }
         }
-        // What is understood comes first; the error shows when only that is left.
-        if deliveries.is_empty() { failed.map(|()| deliveries) } else { Ok(deliveries) }
+        deliveries
     }
 
+    /// Cancelled, it goes on when it is called again.
     async fn finish(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.stopped, true) {
-            return Ok(());
-        }
-        if let Some(claiming) = self.claiming.take() {
-            let (claimer, claim) = claiming.await.map_err(|_| worker_gone())?;
+        self.stopped = true;
+        if let Some(claiming) = &mut self.claiming {
+            let joined = claiming.await;
+            self.claiming = None;
+            let (claimer, claim) = joined.map_err(|_| worker_gone())?;
             self.claimer = Some(claimer);
             if let Ok(claim) = claim {
                 give_back(&self.state, claim);

@@ -1,30 +1,34 @@
 //! The thread of a session that touches the logs: it writes what was sent, and settles.
 //!
 //! It takes everything that waits, appends it, syncs once for all of it, and only then answers:
-//! so that many publishers share one `fdatasync`, and no runtime thread ever waits for a disk.
+//! so that many publishers share one `fdatasync`, and no runtime thread ever waits for a disk. What
+//! finds the disk full is put off and tried again: it holds up nobody else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use busline_core::receipt::ReceiptSender;
-use busline_core::{Error, ErrorKind, Message, PublishError, Receipt, Result, Topic};
-use busline_log::{Appender, Group, Member};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use busline_core::{Error, ErrorKind, Result, Topic};
+use busline_log::{Group, Member};
+use tokio::sync::oneshot;
 
 use super::config::Sync;
 use super::error::{of_log, worker_gone};
-use super::meta;
 use super::settle::{SettleJob, Settling};
 use super::state::SubscriptionState;
 use super::store::{Store, TopicLog};
+use super::writer::{PublishJob, Writer};
 
 /// How many messages are taken together at most: it bounds how long the first of them waits.
 const TAKE_MAX: usize = 8192;
 /// How often retention is looked at, of topics that this thread writes to and of all that are open.
 const RETAIN_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_ALL_EVERY: Duration = Duration::from_secs(10);
+/// How soon a settle becomes durable that nobody waits for.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+/// How often a full disk is tried again.
+const FULL_EVERY: Duration = Duration::from_millis(20);
 
 /// What the thread is asked to do.
 pub(super) enum Job {
@@ -36,26 +40,20 @@ pub(super) enum Job {
     Flush(oneshot::Sender<Result<()>>),
 }
 
-/// A batch to one topic.
-pub(super) struct PublishJob {
-    pub(super) topic: Arc<TopicLog>,
-    pub(super) messages: Vec<(Message, ReceiptSender)>,
-    pub(super) mandatory: bool,
-    /// Room in the window, given back with the last receipt.
-    pub(super) permit: Arc<OwnedSemaphorePermit>,
-}
-
 /// Starts the thread; it ends when every sender is gone.
 pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
     let (jobs, queue) = channel();
     let worker = Worker {
-        synced_at: store.time.clock().monotonic(),
-        retained_at: Duration::ZERO,
         store,
         queue,
         writers: HashMap::new(),
+        letters: HashMap::new(),
+        settling: Settling::default(),
+        leaving: Vec::new(),
+        flushes: Vec::new(),
         unsynced: HashMap::new(),
-        meta: Vec::new(),
+        dirty_since: None,
+        retained_at: Duration::ZERO,
     };
     std::thread::Builder::new()
         .name("busline-file".to_owned())
@@ -72,40 +70,36 @@ pub(super) fn submit(jobs: &Sender<Job>, job: Job) -> Result<()> {
 struct Worker {
     store: Arc<Store>,
     queue: Receiver<Job>,
-    writers: HashMap<Topic, Writer>,
-    /// Groups with settles that were not synced yet, by their logs and names.
+    writers: Writers,
+    /// Dead letters do not wait behind what was published, nor on a full disk.
+    letters: Writers,
+    /// Settles of this round, and those that found the disk full.
+    settling: Settling,
+    leaving: Vec<(Arc<SubscriptionState>, Option<Box<Member>>)>,
+    flushes: Vec<oneshot::Sender<Result<()>>>,
     unsynced: Unsynced,
-    synced_at: Duration,
+    /// Since when something is to be synced by time.
+    dirty_since: Option<Duration>,
     retained_at: Duration,
-    meta: Vec<u8>,
 }
 
-/// Groups by the id of their topic's log and their name.
+/// The topics that a thread writes to.
+pub(super) type Writers = HashMap<Topic, Writer>;
+
+/// Groups with settles that were not synced yet, by the id of their topic's log and their name.
 pub(super) type Unsynced = HashMap<(u128, String), Group>;
-
-/// A topic that this thread writes to.
-pub(super) struct Writer {
-    topic: Arc<TopicLog>,
-    appender: Appender,
-    /// Pushed into the appender, not written yet.
-    pushed: Vec<ReceiptSender>,
-    /// Written, not synced yet.
-    written: Vec<(ReceiptSender, u64)>,
-    /// The end of what was written since the last sync.
-    unsynced: Option<u64>,
-    retained: Duration,
-    /// Since when the disk is full, within one round: who waits behind others does not wait anew.
-    full_since: Option<Duration>,
-}
 
 impl Worker {
     fn run(mut self) {
         loop {
-            match self.queue.recv_timeout(self.until_sync().unwrap_or(RETAIN_EVERY)) {
-                Ok(job) => self.round(job),
+            match self.queue.recv_timeout(self.wait()) {
+                Ok(job) => self.take(job),
                 Err(RecvTimeoutError::Timeout) => {}
+                // What still waits for room on the disk holds no sender.
+                Err(RecvTimeoutError::Disconnected) if self.is_waiting() => self.pause(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.round();
             if self.until_sync().is_some_and(|left| left.is_zero()) {
                 // It is logged, and every later write says it.
                 let _ = self.sync_all();
@@ -115,96 +109,110 @@ impl Worker {
         let _ = self.sync_all();
     }
 
-    /// How long until the next sync; nothing where none comes by time.
-    fn until_sync(&self) -> Option<Duration> {
-        let Sync::Interval(every) = self.store.config.sync else { return None };
-        let now = self.store.time.clock().monotonic();
-        Some((self.synced_at + every).saturating_sub(now).min(RETAIN_EVERY))
+    /// How long to wait for something to do.
+    fn wait(&self) -> Duration {
+        let full = if self.is_waiting() { FULL_EVERY } else { RETAIN_EVERY };
+        self.until_sync().unwrap_or(full).min(full)
     }
 
-    /// One job and everything that waits behind it.
-    fn round(&mut self, first: Job) {
-        let mut settling = Settling::default();
-        let mut flushes = Vec::new();
-        let mut leaving = Vec::new();
-        let mut permits = Vec::new();
+    /// Whether anything waits for room on the disk.
+    fn is_waiting(&self) -> bool {
+        !self.settling.is_empty() || self.writers.values().any(Writer::is_waiting)
+    }
+
+    fn pause(&self) {
+        if let Some(writer) = self.writers.values().find(|writer| writer.is_waiting()) {
+            // Room may come when retention lets something go, which rings.
+            let _ = writer.topic.log.wait(writer.topic.log.mark(), Some(FULL_EVERY));
+        }
+    }
+
+    /// How long until the next sync; nothing where none comes by time.
+    fn until_sync(&self) -> Option<Duration> {
+        let every = match self.store.config.sync {
+            Sync::Interval(every) => every,
+            Sync::Always => QUIET_MAX,
+            Sync::Os => return None,
+        };
+        let now = self.store.time.clock().monotonic();
+        Some(self.dirty_since?.saturating_add(every).saturating_sub(now))
+    }
+
+    /// Takes one job and everything that waits behind it.
+    fn take(&mut self, first: Job) {
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(job) = next.take() {
             match job {
                 Job::Publish(job) => {
                     taken += job.messages.len();
-                    permits.push(self.publish(job));
+                    let patience = self.store.config.full_wait;
+                    let topic = Arc::clone(&job.topic);
+                    writer_of(&mut self.writers, &topic, patience).publish(&self.store, job);
                 }
                 Job::Settle(job) => {
                     taken += 1;
-                    settling.add(job);
+                    self.settling.add(job);
                 }
-                Job::Leave(subscription, member) => leaving.push((subscription, member)),
-                Job::Flush(done) => flushes.push(done),
+                Job::Leave(subscription, member) => self.leaving.push((subscription, member)),
+                Job::Flush(done) => self.flushes.push(done),
             }
             if taken < TAKE_MAX {
                 next = self.queue.try_recv().ok();
             }
         }
-        settling.write_dead_letters(&self.store, &mut self.writers);
+    }
+
+    /// Writes, settles and answers what was taken, and tries again what was put off.
+    fn round(&mut self) {
         let always = self.store.config.sync == Sync::Always;
-        for writer in self.writers.values_mut() {
+        self.settling.write_dead_letters(&self.store, &mut self.letters);
+        for writer in self.letters.values_mut().chain(self.writers.values_mut()) {
             writer.finish(&self.store, always);
         }
-        drop(permits);
-        settling.settle(always, &mut self.unsynced);
-        for (subscription, member) in leaving {
+        self.settling.settle(&self.store, &mut self.unsynced);
+        let settling = &self.settling;
+        let done = |(subscription, _): &mut (Arc<SubscriptionState>, _)| {
+            // What it gives back would count as an attempt if the member had left before.
+            !settling.concerns(subscription)
+        };
+        for (subscription, member) in self.leaving.extract_if(.., done) {
             subscription.leave(member.map(|member| *member));
         }
-        if !flushes.is_empty() {
+        if self.dirty_since.is_none() && self.is_dirty() {
+            self.dirty_since = Some(self.store.time.clock().monotonic());
+        }
+        if !self.flushes.is_empty() && !self.is_waiting() {
             let result = self.sync_all();
-            for done in flushes {
+            for done in self.flushes.drain(..) {
                 // Nobody may be waiting any more.
                 let _ = done.send(result.clone());
             }
         }
     }
 
-    fn publish(&mut self, job: PublishJob) -> Arc<OwnedSemaphorePermit> {
-        let PublishJob { topic, messages, mandatory, permit } = job;
-        let routes = if mandatory { Some(topic.selections()) } else { None };
-        for (message, receipt) in messages {
-            self.meta.clear();
-            meta::encode(&message, &mut self.meta);
-            let key = message.key.as_str().as_bytes();
-            match &routes {
-                Some(Err(error)) => {
-                    receipt.send(Err(PublishError::Nacked(error.clone())));
-                    continue;
-                }
-                Some(Ok(groups)) if !groups.iter().any(|group| group.takes(key, &self.meta)) => {
-                    receipt.send(Ok(Receipt::Unroutable));
-                    continue;
-                }
-                _ => {}
-            }
-            let writer = writer_of(&mut self.writers, &topic);
-            let full_wait = self.store.config.full_wait;
-            writer.push(&self.store, full_wait, (key, &self.meta, &message.payload), receipt);
-        }
-        permit
+    fn is_dirty(&self) -> bool {
+        let mut writers = self.letters.values().chain(self.writers.values());
+        !self.unsynced.is_empty() || writers.any(Writer::is_dirty)
     }
 
+    /// Dead letters first: none of them may be lost with the power when its settle is not.
     fn sync_all(&mut self) -> Result<()> {
-        self.synced_at = self.store.time.clock().monotonic();
+        self.dirty_since = None;
         let mut result = Ok(());
-        for writer in self.writers.values_mut() {
-            if writer.unsynced.take().is_some() {
-                result = result.and(writer.topic.log.sync().map(drop).map_err(of_log));
-            }
+        for writer in self.letters.values_mut().chain(self.writers.values_mut()) {
+            result = result.and(writer.sync());
         }
-        for (_, group) in self.unsynced.drain() {
-            match group.sync() {
+        if result.is_ok() {
+            self.unsynced.retain(|_, group| match group.sync() {
+                Ok(()) => false,
                 // Deleted meanwhile, with all that was to be kept.
-                Err(error) if error.kind() == busline_log::ErrorKind::NotFound => {}
-                synced => result = result.and(synced.map_err(of_log)),
-            }
+                Err(error) if error.kind() == busline_log::ErrorKind::NotFound => false,
+                Err(error) => {
+                    result = Err(of_log(error));
+                    true
+                }
+            });
         }
         if let Err(error) = &result {
             tracing::error!(%error, "the log cannot be synced");
@@ -214,14 +222,17 @@ impl Worker {
 
     fn retain(&mut self) {
         let now = self.store.time.clock().monotonic();
+        let all = now.saturating_sub(self.retained_at) >= RETAIN_ALL_EVERY;
         for writer in self.writers.values_mut() {
-            if now.saturating_sub(writer.retained) < RETAIN_EVERY {
-                continue;
+            let (at, end) = writer.retained;
+            // Where nothing was written only time lets something go.
+            let grown = writer.topic.log.next_seq() != end || writer.is_waiting();
+            if all || (grown && now.saturating_sub(at) >= RETAIN_EVERY) {
+                writer.retained = (now, writer.topic.log.next_seq());
+                retain(&self.store, &writer.topic);
             }
-            writer.retained = now;
-            retain(&self.store, &writer.topic);
         }
-        if now.saturating_sub(self.retained_at) < RETAIN_ALL_EVERY {
+        if !all {
             return;
         }
         self.retained_at = now;
@@ -242,106 +253,14 @@ fn retain(store: &Store, topic: &TopicLog) {
 
 /// The writer of a topic, made at its first message.
 pub(super) fn writer_of<'a>(
-    writers: &'a mut HashMap<Topic, Writer>,
+    writers: &'a mut Writers,
     topic: &Arc<TopicLog>,
+    patience: Duration,
 ) -> &'a mut Writer {
-    let writer = writers.entry(topic.topic.clone()).or_insert_with(|| Writer::new(topic));
+    let writer = writers.entry(topic.topic.clone()).or_insert_with(|| Writer::new(topic, patience));
     if !Arc::ptr_eq(&writer.topic, topic) {
         // The topic was deleted and made again since.
-        *writer = Writer::new(topic);
+        *writer = Writer::new(topic, patience);
     }
     writer
-}
-
-impl Writer {
-    fn new(topic: &Arc<TopicLog>) -> Self {
-        Self {
-            topic: Arc::clone(topic),
-            appender: topic.log.appender(),
-            pushed: Vec::new(),
-            written: Vec::new(),
-            unsynced: None,
-            retained: Duration::ZERO,
-            full_since: None,
-        }
-    }
-
-    /// Adds a message to the frame; writes the frame when it is large enough, after waiting for
-    /// room on the disk so long.
-    pub(super) fn push(
-        &mut self,
-        store: &Store,
-        full_wait: Duration,
-        (key, meta, value): (&[u8], &[u8], &[u8]),
-        receipt: ReceiptSender,
-    ) {
-        if self.appender.pending().body_len() + key.len() + meta.len() + value.len()
-            > busline_log::BATCH_BYTES_TARGET
-        {
-            self.write(store, full_wait);
-        }
-        match self.appender.push(key, meta, value) {
-            Ok(()) => self.pushed.push(receipt),
-            Err(error) => receipt.send(Err(PublishError::from_send(of_log(error)))),
-        }
-    }
-
-    /// Writes the frame, after waiting for room on the disk so long.
-    pub(super) fn write(&mut self, store: &Store, full_wait: Duration) {
-        if self.pushed.is_empty() {
-            return;
-        }
-        let clock = store.time.clock();
-        let error = loop {
-            match self.appender.flush(store.time.wall_us()) {
-                Ok(Some(appended)) => {
-                    let receipts = std::mem::take(&mut self.pushed);
-                    self.written.extend(receipts.into_iter().zip(appended.first..));
-                    self.unsynced = Some(appended.next);
-                    self.full_since = None;
-                    return;
-                }
-                Ok(None) => break Error::new(ErrorKind::Other, "the log wrote nothing"),
-                Err(error) => {
-                    let error = of_log(error).context("topic", &self.topic.topic);
-                    let now = clock.monotonic();
-                    let since = *self.full_since.get_or_insert(now);
-                    if error.kind() != ErrorKind::Full || now.saturating_sub(since) >= full_wait {
-                        break error;
-                    }
-                    // Room may come when retention lets something go, which rings.
-                    let mark = self.topic.log.mark();
-                    if self.topic.log.wait(mark, Some(Duration::from_millis(50))).is_err() {
-                        break error;
-                    }
-                }
-            }
-        };
-        self.appender.discard();
-        for receipt in self.pushed.drain(..) {
-            receipt.send(Err(PublishError::Nacked(error.clone())));
-        }
-    }
-
-    /// Writes what is left, syncs where receipts wait for it, and answers.
-    pub(super) fn finish(&mut self, store: &Store, always: bool) {
-        self.write(store, store.config.full_wait);
-        self.full_since = None;
-        if self.written.is_empty() {
-            return;
-        }
-        let synced = match self.unsynced {
-            Some(next) if always => self.topic.log.commit(next).map_err(of_log),
-            _ => Ok(()),
-        };
-        if always && synced.is_ok() {
-            self.unsynced = None;
-        }
-        for (receipt, seq) in self.written.drain(..) {
-            receipt.send(match &synced {
-                Ok(()) => Ok(Receipt::Stored { offset: Some(self.topic.offset(seq)) }),
-                Err(error) => Err(PublishError::Unknown(error.clone())),
-            });
-        }
-    }
 }

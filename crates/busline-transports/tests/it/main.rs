@@ -1,6 +1,8 @@
 //! The transports against the contract.
 
 #[cfg(all(feature = "file", unix))]
+mod faults;
+#[cfg(all(feature = "file", unix))]
 mod file;
 #[cfg(all(feature = "file", unix))]
 mod sessions;
