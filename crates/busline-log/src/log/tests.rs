@@ -179,6 +179,18 @@ fn the_right_to_append_is_had_at_once_or_not_at_all() {
 }
 
 #[test]
+fn a_writer_at_work_keeps_nobody_from_opening_and_reading() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &tiny());
+    push(&log, 0..3, 0);
+    let guard = log.lock_append().unwrap();
+    // In this thread: if opening wanted the lock, it would wait for ever.
+    let other = open(dir.path(), &tiny());
+    assert_eq!(values(&mut other.scanner()), expected(0..3));
+    drop(guard);
+}
+
+#[test]
 fn a_scanner_whose_segment_was_sealed_and_removed_is_told_so() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), &tiny());
