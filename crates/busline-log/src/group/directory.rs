@@ -210,12 +210,16 @@ fn collect(log: &Log, name: &str, dir: PathBuf, now: Now) -> Result<bool> {
         return Ok(false);
     }
     let shared = &group.shared;
-    let (lifetime, members) =
-        shared.read(|state| (state.lifetime, state.members.keys().copied().collect::<Vec<_>>()))?;
-    if lifetime == Some(Lifetime::Durable) {
-        return Ok(false);
-    }
-    let dead = shared.dead_of(&members)?;
+    let (lifetime, members, clock, idle_us) = shared.read(|state| {
+        let members: Vec<u64> = state.members.keys().copied().collect();
+        (state.lifetime, members, state.clock, state.idle_us(now))
+    })?;
+    let dead = match lifetime {
+        Some(Lifetime::Durable) => return Ok(false),
+        // Without a change: to note that somebody looked would be activity.
+        Some(Lifetime::Idle { us }) if members.is_empty() && idle_us < us => return Ok(false),
+        _ => shared.dead_of(&members)?,
+    };
     if dead.len() < members.len() {
         return Ok(false);
     }
@@ -226,10 +230,8 @@ fn collect(log: &Log, name: &str, dir: PathBuf, now: Now) -> Result<bool> {
         }
         Ok(match lifetime {
             Some(Lifetime::Ephemeral) => true,
-            Some(Lifetime::Idle { us }) if dead.is_empty() => {
-                let idle_us = now.wall_us.saturating_sub(state.clock.wall_us);
-                u64::try_from(idle_us).is_ok_and(|idle_us| idle_us >= us)
-            }
+            // Unless somebody used it meanwhile.
+            Some(Lifetime::Idle { .. }) if members.is_empty() => state.clock == clock,
             // It was in use until its members died: being idle begins with their burial.
             _ => {
                 bury(txn, &dead)?;

@@ -106,6 +106,16 @@ impl GroupState {
             || self.runs.next_timer_us().is_some_and(|at_us| at_us <= now.boot_us)
     }
 
+    /// For how long nothing has happened, in microseconds: by the boot clock, which nobody sets. Over a
+    /// restart of the machine only the wall clock tells, and that it was at least as long as this boot.
+    pub(super) fn idle_us(&self, now: Now) -> u64 {
+        if self.boot_id == now.boot_id {
+            return now.boot_us.saturating_sub(self.clock.boot_us);
+        }
+        let by_wall = now.wall_us.saturating_sub(self.clock.wall_us);
+        u64::try_from(by_wall).unwrap_or(0).max(now.boot_us)
+    }
+
     /// Applies one operation decided at `stamp`. After a misfit the state is not to be used.
     pub(super) fn apply(&mut self, stamp: Stamp, op: &Op) -> Result<(), Misfit> {
         match (self.life, op) {

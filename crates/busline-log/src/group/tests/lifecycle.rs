@@ -227,6 +227,56 @@ fn idle_groups_expire_once_nobody_was_there_for_long() {
 }
 
 #[test]
+fn being_idle_is_measured_by_time_that_passes_not_by_a_clock_that_is_set() {
+    const DAY_US: i64 = 86_400_000_000;
+    let mut world = World::new();
+    let spec = GroupSpec { lifetime: Lifetime::Idle { us: 1_000_000 }, ..World::spec("g") };
+    let declare =
+        |world: &World| Group::declare(&world.log, &spec, &world.options, world.now).unwrap();
+    declare(&world);
+    // Set forward: nothing has passed.
+    world.now.wall_us += DAY_US;
+    assert_eq!(world.log.collect_groups(world.now).unwrap(), [""; 0]);
+    // Set back: what passes counts all the same, and looking is no activity.
+    world.now.wall_us -= 2 * DAY_US;
+    for _ in 0..2 {
+        world.pass(499_999);
+        assert_eq!(world.log.collect_groups(world.now).unwrap(), [""; 0]);
+    }
+    world.pass(2);
+    assert_eq!(world.log.collect_groups(world.now).unwrap(), ["g"]);
+    // While the machine is suspended only the boot clock goes on.
+    declare(&world);
+    world.now.boot_us += 1_000_000;
+    assert_eq!(world.log.collect_groups(world.now).unwrap(), ["g"]);
+}
+
+#[test]
+fn over_a_restart_being_idle_is_measured_by_the_wall_clock() {
+    let mut world = World::new();
+    let spec = GroupSpec { lifetime: Lifetime::Idle { us: 1_000_000 }, ..World::spec("g") };
+    Group::declare(&world.log, &spec, &world.options, world.now).unwrap();
+    // Restarted every 300 ms: to look once a boot must not keep it for ever.
+    for boot in 1..=3 {
+        world.now.boot_id += 1;
+        world.now.boot_us = 10;
+        world.now.wall_us += 300_000;
+        assert_eq!(world.log.collect_groups(world.now).unwrap(), [""; 0], "boot {boot}");
+    }
+    world.now.boot_id += 1;
+    world.now.wall_us += 100_000;
+    assert_eq!(world.log.collect_groups(world.now).unwrap(), ["g"]);
+    // A clock that is years behind after the restart: as long as this boot lasts, at least.
+    Group::declare(&world.log, &spec, &world.options, world.now).unwrap();
+    world.now.boot_id += 1;
+    world.now.boot_us = 999_999;
+    world.now.wall_us = 0;
+    assert_eq!(world.log.collect_groups(world.now).unwrap(), [""; 0]);
+    world.now.boot_us += 1;
+    assert_eq!(world.log.collect_groups(world.now).unwrap(), ["g"]);
+}
+
+#[test]
 fn the_floor_is_what_the_slowest_group_needs() {
     let world = World::new();
     assert_eq!(world.log.groups_floor(world.now).unwrap(), None);

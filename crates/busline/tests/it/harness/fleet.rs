@@ -1,6 +1,7 @@
 //! Processes to command: started, killed, stopped and listened to.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -44,7 +45,17 @@ impl Fleet {
 
     /// Starts a process; its number.
     pub(crate) fn start(&mut self, task: Task) -> usize {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        self.start_by(&[], task)
+    }
+
+    /// As [`Fleet::start`], behind a command, as `unshare` is one.
+    pub(crate) fn start_by(&mut self, wrapper: &[&str], task: Task) -> usize {
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(wrapper.first().map_or(program.as_ref(), OsStr::new));
+        if !wrapper.is_empty() {
+            command.args(&wrapper[1..]).arg(&program);
+        }
+        let mut child = command
             .args([ENTRY, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
             .env(TASK, serde_json::to_string(&task).unwrap())
             .stdin(Stdio::piped())

@@ -153,3 +153,55 @@ fn who_is_stopped_for_less_than_its_lease_keeps_what_it_held() {
     assert!(settles.iter().all(|settle| settle.error.is_none()), "{settles:?}");
     fleet.settle(|_, _, _| {});
 }
+
+/// Runs a command in a time namespace, as a container that was moved from another machine has one: its boot
+/// clock is a day ahead.
+const DAY_AHEAD: &[&str] = &["unshare", "--time", "--boottime", "86400"];
+
+#[test]
+fn members_whose_boot_clocks_differ_agree_on_leases_and_delays() {
+    if let Some(why) = cannot_run(DAY_AHEAD) {
+        println!("skip: members in a time namespace of their own: {why}");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let url = harness::url(directory.path(), "");
+    let runtime = runtime();
+    let bus = runtime.block_on(bus_with(&url, COUNT));
+    let mut fleet = Fleet::new();
+    let ahead = fleet.start_by(DAY_AHEAD, holder(&url, 60_000));
+    holds_all(&mut fleet, ahead);
+    // What it holds is not over, and it has not put the clock of the group forward: a delay of another
+    // member ends when it should, and the lease that this one takes does not last for a day.
+    let builder = bus.group(TOPIC, GROUP).unwrap().start(Position::Earliest);
+    let mut consumer = runtime.block_on(builder.subscribe()).unwrap();
+    runtime.block_on(async {
+        let publisher = bus.publisher(TOPIC).await.unwrap();
+        publisher.publish(publisher.message("k", "new").unwrap()).await.unwrap();
+        for attempt in 1..=3 {
+            let next = tokio::time::timeout(harness::DEADLINE, consumer.next());
+            let delivery = next.await.expect("it comes again").unwrap().unwrap();
+            assert_eq!(delivery.message.payload.as_ref(), b"new");
+            assert_eq!(delivery.attempt.number, attempt);
+            match attempt {
+                3 => delivery.ack().await.unwrap(),
+                _ => delivery.retry(std::time::Duration::from_millis(20)).await.unwrap(),
+            }
+        }
+    });
+    fleet.stop(ahead);
+    let (told, settles) = lost(&mut fleet, ahead);
+    assert_eq!(told, 0);
+    assert!(settles.iter().all(|settle| settle.error.is_none()), "{settles:?}");
+    fleet.settle(|_, _, _| {});
+}
+
+/// Why a command cannot be run here.
+fn cannot_run(wrapper: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    match output {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
