@@ -1,9 +1,12 @@
-//! The brokers that the tests of the transports need, and which of them can be reached.
+//! The brokers that the tests of the transports need: installed, started, found and stopped.
+
+mod rabbitmq;
 
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Result;
+use rabbitmq::Node;
 
 /// Set, and not to `0`, it makes a broker that cannot be reached a failure.
 pub(crate) const REQUIRE: &str = "BUSLINE_REQUIRE_BROKERS";
@@ -17,12 +20,131 @@ pub(crate) struct Service {
     pub(crate) name: &'static str,
     /// The variable that gives another address, as `host:port`.
     pub(crate) variable: &'static str,
-    /// Where it is looked for unless told otherwise.
+    /// Where it is looked for unless told otherwise: where the node of ours listens.
     pub(crate) address: &'static str,
+    /// The node that this tool starts.
+    pub(crate) node: Node,
 }
 
-/// One row a broker. The transports of this version, `memory:` and `file:`, need none.
-pub(crate) const SERVICES: &[Service] = &[];
+/// One row a broker. `memory:` and `file:` need none.
+pub(crate) const SERVICES: &[Service] = &[
+    Service {
+        name: "rabbitmq",
+        variable: "BUSLINE_TEST_RABBITMQ",
+        address: "127.0.0.1:35672",
+        node: Node { name: "busline-rabbitmq", port: 35672 },
+    },
+    // A second one to be stopped, blocked and killed, while other tests use the first.
+    Service {
+        name: "rabbitmq-faults",
+        variable: "BUSLINE_TEST_RABBITMQ_FAULTS",
+        address: "127.0.0.1:35682",
+        node: Node { name: "busline-faults", port: 35682 },
+    },
+];
+
+/// `cargo xtask brokers [install|start|stop|status] [NAME…]`.
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        [] => {
+            report(&probe_all());
+            Ok(())
+        }
+        ["status", names @ ..] => {
+            let probes: Vec<_> = named(names)?.into_iter().map(probe).collect();
+            report(&probes);
+            demand(&probes, true)
+        }
+        ["install", names @ ..] => named(names).and_then(|_| rabbitmq::install()),
+        ["start", names @ ..] => start(&named(names)?).map(|_| report(&probe_all())),
+        ["stop", names @ ..] => stop(&named(names)?),
+        [other, ..] => {
+            Err(format!("brokers does not know '{other}': install, start, stop, status"))
+        }
+    }
+}
+
+/// Starts those that cannot be reached, all at once; returns those that it started.
+pub(crate) fn start(services: &[Service]) -> Result<Started> {
+    let is_missing = |service: &Service| probe(*service).reached.is_err();
+    let missing: Vec<_> = services.iter().copied().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(Started(missing));
+    }
+    rabbitmq::install()?;
+    let starting: Vec<_> = missing
+        .iter()
+        .copied()
+        .map(|service| {
+            println!(
+                "broker {}: starting, in {}",
+                service.name,
+                service.node.directory().display()
+            );
+            std::thread::spawn(move || service.node.start())
+        })
+        .collect();
+    let ended: Vec<_> = starting.into_iter().map(|start| start.join()).collect();
+    let mut started = Started(missing);
+    for end in ended {
+        let end = end.map_err(|_| "starting a broker panicked".to_owned()).and_then(|end| end);
+        if let Err(error) = end {
+            started.stop()?;
+            return Err(error);
+        }
+    }
+    Ok(started)
+}
+
+/// What was started for one run, to be stopped when it is over.
+#[derive(Debug)]
+pub(crate) struct Started(Vec<Service>);
+
+impl Started {
+    /// Stops them.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        stop(&std::mem::take(&mut self.0))
+    }
+}
+
+fn stop(services: &[Service]) -> Result<()> {
+    let stopping: Vec<_> = services
+        .iter()
+        .map(|service| {
+            let node = service.node;
+            std::thread::spawn(move || node.stop())
+        })
+        .collect();
+    for stop in stopping {
+        stop.join().map_err(|_| "stopping a broker panicked".to_owned())??;
+    }
+    Ok(())
+}
+
+fn named(names: &[&str]) -> Result<Vec<Service>> {
+    let find = |name: &&str| {
+        let known = || SERVICES.iter().map(|service| service.name).collect::<Vec<_>>().join(", ");
+        let found = SERVICES.iter().find(|service| service.name == *name).copied();
+        found.ok_or_else(|| format!("there is no broker '{name}'; there are {}", known()))
+    };
+    if names.is_empty() { Ok(SERVICES.to_vec()) } else { names.iter().map(find).collect() }
+}
+
+/// Whether it holds before this long has passed; looked at again and again.
+fn until(longest: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    #[allow(clippy::disallowed_methods, reason = "a process of somebody else's tells no events")]
+    let start = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if start.elapsed() > longest {
+            return false;
+        }
+        #[allow(clippy::disallowed_methods, reason = "as above")]
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
 
 /// What looking for a broker came to.
 #[derive(Debug, Clone)]
@@ -62,10 +184,6 @@ pub(crate) fn report(probes: &[Probe]) {
 }
 
 fn text(probes: &[Probe]) -> String {
-    if probes.is_empty() {
-        return "brokers: none needed, the transports of this version are memory: and file:\n"
-            .to_owned();
-    }
     let line = |probe: &Probe| match &probe.reached {
         Ok(address) => format!("broker {}: reached at {address}\n", probe.service.name),
         Err(why) => {
@@ -78,6 +196,12 @@ fn text(probes: &[Probe]) -> String {
 /// The names of the brokers that are missing.
 pub(crate) fn missing(probes: &[Probe]) -> Vec<&'static str> {
     probes.iter().filter(|probe| probe.reached.is_err()).map(|probe| probe.service.name).collect()
+}
+
+/// Where tests find what talks to each node: `BUSLINE_TEST_RABBITMQ_DIR`, and so on.
+pub(crate) fn directories() -> impl Iterator<Item = (String, std::path::PathBuf)> {
+    let own = SERVICES.iter().filter(|service| service.node.running().is_some());
+    own.map(|service| (format!("{}_DIR", service.variable), service.node.directory()))
 }
 
 /// Whether a missing broker is a failure.
@@ -99,7 +223,8 @@ mod tests {
     use super::*;
 
     fn service(address: &'static str) -> Service {
-        Service { name: "TestMQ", variable: "BUSLINE_TEST_NO_SUCH_VARIABLE", address }
+        let node = Node { name: "no-such-node", port: 0 };
+        Service { name: "TestMQ", variable: "BUSLINE_TEST_NO_SUCH_VARIABLE", address, node }
     }
 
     #[test]
@@ -122,7 +247,19 @@ mod tests {
     }
 
     #[test]
-    fn without_brokers_it_says_so() {
-        assert!(text(&[]).contains("none needed"));
+    fn names_are_known() {
+        assert_eq!(named(&[]).unwrap().len(), SERVICES.len());
+        assert_eq!(named(&["rabbitmq"]).unwrap()[0].name, "rabbitmq");
+        let error = run(&["start", "hareqm"]).unwrap_err();
+        assert!(error.contains("no broker 'hareqm'; there are rabbitmq, "), "{error}");
+        assert!(run(&["restart"]).unwrap_err().contains("install, start, stop, status"));
+    }
+
+    #[test]
+    fn what_does_not_run_is_stopped_already() {
+        // Neither has it a directory, nor would a stale number of this very process be believed.
+        let node = Node { name: "no-such-node", port: 35692 };
+        assert_eq!(node.running(), None);
+        assert_eq!(node.stop(), Ok(()));
     }
 }

@@ -25,7 +25,7 @@ usage: cargo xtask VERB
   tidy                   the house rules that no compiler checks
   bench [--quick] [WORK…] figures of the embedded log beside the machine's own limits
   matrix [--check]       write the capability matrix of the README
-  brokers                which brokers the tests can reach
+  brokers [DO] [NAME…]   the brokers of the tests: status, install, start or stop them
 ";
 
 fn main() -> ExitCode {
@@ -47,10 +47,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["matrix", rest @ ..] => program("matrix", false, rest),
-        ["brokers"] => {
-            brokers::report(&brokers::probe_all());
-            Ok(())
-        }
+        ["brokers", rest @ ..] => brokers::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

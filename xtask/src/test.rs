@@ -24,10 +24,29 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 
 /// Runs all tests and says what was skipped, if anything.
 pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Option<String>> {
+    // Somebody without them still runs everything else; what is skipped then is said below.
+    let mut started = match brokers::start(brokers::SERVICES) {
+        Err(error) if required => return Err(error),
+        Err(error) => {
+            println!("{error}");
+            None
+        }
+        Ok(started) => Some(started),
+    };
     let probes = brokers::probe_all();
     brokers::report(&probes);
-    brokers::demand(&probes, required)?;
+    let result =
+        brokers::demand(&probes, required).and_then(|()| cargo_test(long, required, rest, &probes));
+    let stopped = started.as_mut().map_or(Ok(()), brokers::Started::stop);
+    result.and_then(|left_out| stopped.map(|()| left_out))
+}
 
+fn cargo_test(
+    long: bool,
+    required: bool,
+    rest: &[&str],
+    probes: &[brokers::Probe],
+) -> Result<Option<String>> {
     let standard = ["test", "--workspace", "--all-features", "--no-fail-fast"];
     let mut command = shell::cargo(standard.into_iter().chain(rest.iter().copied()));
     if !rest.contains(&"--") {
@@ -40,6 +59,7 @@ pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Opti
     if required {
         command.env(brokers::REQUIRE, "1");
     }
+    command.envs(brokers::directories());
     println!("$ {}", shell::line(&command));
     let start_error = |error| format!("cannot start cargo test: {error}");
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(start_error)?;
@@ -53,7 +73,7 @@ pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Opti
         }
     }
     let status = child.wait().map_err(|error| format!("cargo test got lost: {error}"))?;
-    summary.missing = brokers::missing(&probes);
+    summary.missing = brokers::missing(probes);
     print!("\n{}", summary.text(long));
     if !status.success() {
         return Err(format!("tests failed ({status})"));
