@@ -8,7 +8,7 @@
 //! # Protocol
 //!
 //! All words but `durable`, the two signals, the doorbell slots and `poison` are written only by the
-//! holder of the append lock.
+//! holder of the append lock, which is itself a word, see `log::append_lock`.
 //!
 //! * **Append**: `dirty_until = end` → write the bytes → `last_time` → `tail_seq = next` (Release, *the
 //!   commit point*) → `tail_pos = dirty_until`. A reader that loads `tail_seq` (Acquire) finds every frame
@@ -36,7 +36,7 @@ use std::time::Duration;
 use crate::storage::{PAGE_WORDS, SharedPage};
 
 /// Magic and version of the page; a page of another version is made anew, it holds nothing lasting.
-const MAGIC: u64 = u64::from_le_bytes(*b"BLCTL\0\0\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"BLCTL\0\0\x02");
 const STATE_READY: u64 = u64::from_le_bytes(*b"BLREADY\0");
 
 const W_MAGIC: usize = 0;
@@ -60,6 +60,8 @@ const W_BELLS: usize = 64;
 const W_SIGNAL: usize = 32;
 /// The word whose low half wakes those who wait for durability.
 const W_DURABLE_SIGNAL: usize = 40;
+/// The word whose low half is the append lock; alone on its cache line.
+const W_APPEND: usize = 48;
 
 /// How many doorbells a log has at once.
 pub(crate) const BELLS_MAX: usize = 256;
@@ -98,7 +100,8 @@ pub(crate) struct Tail {
     pub(crate) last_time_us: i64,
 }
 
-/// The page, behind names.
+/// The page, behind names. Clones are the same page.
+#[derive(Clone)]
 pub(crate) struct Control {
     page: Arc<dyn SharedPage>,
 }
@@ -166,6 +169,8 @@ impl Control {
         for slot in W_BELLS..W_BELLS + BELLS_MAX {
             self.set(slot, 0);
         }
+        // Whoever stands in it died with the boot or the directory that the page was written in.
+        self.append_word().store(0, Ordering::SeqCst);
         self.set_tail(tail);
         self.set(W_GENERATION, generation);
         self.set(W_STATE, STATE_READY);
@@ -292,6 +297,21 @@ impl Control {
 
     pub(crate) fn set_poison(&self, poison: Poison) {
         self.word(W_POISON).store(poison_code(poison), Ordering::SeqCst);
+    }
+
+    /// The word of the append lock.
+    pub(crate) fn append_word(&self) -> &AtomicU32 {
+        self.page.low(W_APPEND)
+    }
+
+    /// Sleeps until the append lock is given back, unless it does not hold `seen`, and at most so long.
+    pub(crate) fn wait_append(&self, seen: u32, timeout: Duration) {
+        self.page.wait(W_APPEND, seen, Some(timeout));
+    }
+
+    /// Wakes one who waits for the append lock.
+    pub(crate) fn wake_append(&self) {
+        self.page.wake_one(W_APPEND);
     }
 
     /// How often somebody rang although nothing was appended.

@@ -12,10 +12,11 @@ pub(crate) const FORMAT: &str = "FORMAT";
 pub(crate) const CLEAN: &str = "CLEAN";
 pub(crate) const POISONED: &str = "POISONED";
 pub(crate) const CONTROL: &str = "control";
-pub(crate) const APPEND_LOCK: &str = "append.lock";
+pub(crate) const RECOVERY_LOCK: &str = "recovery.lock";
 pub(crate) const SYNC_LOCK: &str = "sync.lock";
 pub(crate) const OPEN_LOCK: &str = "open.lock";
 pub(crate) const BELLS: &str = "bells";
+pub(crate) const HOLDERS: &str = "holders";
 /// What a file is called while it is being written.
 pub(crate) const TMP: &str = ".tmp";
 
@@ -113,7 +114,7 @@ fn no_log(storage: &dyn Storage, dir: &Path) -> Error {
 
 /// Whether a name may stand in a directory whose creation was interrupted.
 pub(crate) fn is_leftover(name: &str) -> bool {
-    matches!(name, CONTROL | APPEND_LOCK | SYNC_LOCK | OPEN_LOCK | BELLS | CLEAN)
+    matches!(name, CONTROL | RECOVERY_LOCK | SYNC_LOCK | OPEN_LOCK | BELLS | HOLDERS | CLEAN)
         || name.ends_with(TMP)
         || crate::segment::parse_name(name) == Some(0)
 }

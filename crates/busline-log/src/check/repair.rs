@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::check::survey::{Listing, Run, Survey, examined_end, list, survey, trusted_end};
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
-use crate::files::{APPEND_LOCK, CLEAN, CONTROL, Format, OPEN_LOCK, POISONED, TMP};
+use crate::files::{CLEAN, CONTROL, Format, OPEN_LOCK, POISONED, RECOVERY_LOCK, TMP};
 use crate::log::{busy, directory_lock, fresh_salt, jump_above, recover};
 use crate::options::Cut;
 use crate::segment::{self, FrameReader, ReadError, SegmentHeader, SegmentInfo};
@@ -64,10 +64,10 @@ pub fn repair(
         return Err(busy(OP, dir));
     }
     // Nobody has it open, but somebody may be creating it.
-    let append_lock = directory_lock(storage, dir, APPEND_LOCK, OP)?;
-    append_lock.lock().map_err(io)?;
+    let recovery_lock = directory_lock(storage, dir, RECOVERY_LOCK, OP)?;
+    recovery_lock.lock().map_err(io)?;
     let repaired = Repair { storage, dir, log_id: format.id, now_us }.run(&format, allow_drop);
-    append_lock.unlock().map_err(io)?;
+    recovery_lock.unlock().map_err(io)?;
     open_lock.unlock().map_err(io)?;
     repaired
 }

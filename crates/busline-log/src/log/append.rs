@@ -42,16 +42,17 @@ impl Log {
         self.inner.lock_append(OP)
     }
 
-    /// Takes the right to append if nobody has it at this moment.
+    /// Takes the right to append if nobody has it at this moment. That its holder died may be noticed by the
+    /// second try only.
     pub fn try_lock_append(&self) -> Result<Option<AppendGuard<'_>>> {
         let inner = &*self.inner;
         inner.check_writable(OP)?;
-        let writer = match inner.writer.try_lock() {
+        let mut writer = match inner.writer.try_lock() {
             Ok(writer) => writer,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        if !inner.append_lock.try_lock().map_err(|e| Error::io(OP, &inner.dir, e))? {
+        if !writer.lock.try_lock().map_err(|e| Error::io(OP, &inner.dir, e))? {
             return Ok(None);
         }
         let mut guard = AppendGuard { inner, writer, changed: false };
@@ -63,8 +64,8 @@ impl Log {
 impl Inner {
     pub(super) fn lock_append(&self, operation: &'static str) -> Result<AppendGuard<'_>> {
         self.check_writable(operation)?;
-        let writer = lock(&self.writer);
-        self.append_lock.lock().map_err(|e| Error::io(operation, &self.dir, e))?;
+        let mut writer = lock(&self.writer);
+        writer.lock.lock().map_err(|e| Error::io(operation, &self.dir, e))?;
         // From here on the guard gives the lock back on every way out.
         let mut guard = AppendGuard { inner: self, writer, changed: false };
         guard.prepare(operation)?;
@@ -228,8 +229,7 @@ impl AppendGuard<'_> {
 
 impl Drop for AppendGuard<'_> {
     fn drop(&mut self) {
-        // A lock that cannot be given back is given back by the end of the process.
-        let _ = self.inner.append_lock.unlock();
+        self.writer.lock.unlock();
         if self.changed {
             self.inner.notify(Signal::Tail, false);
         }

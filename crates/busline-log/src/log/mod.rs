@@ -1,6 +1,7 @@
 //! The log: one directory, shared by every handle and process that opens it.
 
 mod append;
+mod append_lock;
 mod close;
 mod commit;
 mod doorbell;
@@ -33,6 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::control::{Control, Poison, is_odd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FORMAT, Format};
+use crate::log::append_lock::AppendLock;
 use crate::options::{Access, OpenReport, Options};
 use crate::scan::Scanner;
 use crate::segment::{SegmentInfo, Table};
@@ -59,9 +61,8 @@ pub(crate) struct Inner {
     pub(crate) boot_id: u128,
     pub(crate) control: Control,
     open_lock: Arc<dyn StorageLock>,
-    append_lock: Arc<dyn StorageLock>,
     sync_lock: Arc<dyn StorageLock>,
-    /// What the holder of the append lock knows; the lock inside this process.
+    /// The append lock and what its holder knows. The mutex is the lock inside this process.
     writer: Mutex<Writer>,
     /// The right to sync for this process, with the file that was synced last.
     leader: Mutex<commit::Synced>,
@@ -72,12 +73,14 @@ pub(crate) struct Inner {
     report: OpenReport,
 }
 
-/// The active segment, open for writing, as of a generation.
-#[derive(Debug, Default)]
+/// The append lock of a handle, and what it knows while it holds it.
+#[derive(Debug)]
 struct Writer {
+    lock: AppendLock,
     active: Option<Active>,
 }
 
+/// The active segment, open for writing, as of a generation.
 #[derive(Debug)]
 struct Active {
     generation: u64,

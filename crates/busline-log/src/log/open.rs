@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
-    APPEND_LOCK, BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, LABEL_BYTES_MAX, OPEN_LOCK,
-    POISONED, SYNC_LOCK, is_leftover, write_atomic,
+    BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, HOLDERS, LABEL_BYTES_MAX, OPEN_LOCK,
+    POISONED, RECOVERY_LOCK, SYNC_LOCK, is_leftover, write_atomic,
 };
+use crate::log::append_lock::AppendLock;
 use crate::log::recovery::{self, Recovered};
 use crate::log::{CachedTable, Inner, Log, Writer};
 use crate::options::{Access, OpenReport, Options};
@@ -101,10 +102,11 @@ impl Log {
         let (control, mut report) = match options.access {
             Access::ReadOnly => open_read_only(storage.as_ref(), dir, &format, boot_id)?,
             Access::ReadWrite => {
-                open_shared(&storage, dir, &format, boot_id, locks.append.as_ref(), now_us)?
+                open_shared(&storage, dir, &format, boot_id, locks.recovery.as_ref(), now_us)?
             }
         };
         report.created = created;
+        let lock = AppendLock::new(&control, &storage, dir);
         let inner = Inner {
             dir: dir.to_owned(),
             format,
@@ -112,9 +114,8 @@ impl Log {
             boot_id,
             control,
             open_lock: locks.open,
-            append_lock: locks.append,
             sync_lock: locks.sync,
-            writer: Mutex::new(Writer::default()),
+            writer: Mutex::new(Writer { lock, active: None }),
             leader: Mutex::new(None),
             table: Mutex::new(CachedTable::default()),
             indexed: Mutex::default(),
@@ -130,7 +131,7 @@ impl Log {
 /// The locks of a handle; `open` is held shared, or not at all without write access.
 struct Locks {
     open: Arc<dyn StorageLock>,
-    append: Arc<dyn StorageLock>,
+    recovery: Arc<dyn StorageLock>,
     sync: Arc<dyn StorageLock>,
     waited: bool,
 }
@@ -139,8 +140,8 @@ impl Locks {
     fn take(storage: &dyn Storage, dir: &Path, access: Access) -> Result<Self> {
         if access == Access::ReadOnly {
             let none: Arc<dyn StorageLock> = Arc::new(NoLock);
-            let (append, sync) = (Arc::clone(&none), Arc::clone(&none));
-            return Ok(Self { open: none, append, sync, waited: false });
+            let (recovery, sync) = (Arc::clone(&none), Arc::clone(&none));
+            return Ok(Self { open: none, recovery, sync, waited: false });
         }
         let open = directory_lock(storage, dir, OPEN_LOCK, OPEN)?;
         let path = dir.join(OPEN_LOCK);
@@ -149,9 +150,9 @@ impl Locks {
             // Somebody closes it as the last one, repairs it or deletes it.
             open.lock_shared().map_err(|e| Error::io(OPEN, &path, e))?;
         }
-        let append = directory_lock(storage, dir, APPEND_LOCK, OPEN)?;
+        let recovery = directory_lock(storage, dir, RECOVERY_LOCK, OPEN)?;
         let sync = directory_lock(storage, dir, SYNC_LOCK, OPEN)?;
-        Ok(Self { open, append, sync, waited: !at_once })
+        Ok(Self { open, recovery, sync, waited: !at_once })
     }
 }
 
@@ -229,7 +230,6 @@ fn make(
     let io = |e| Error::io(CREATE, dir, e);
     make_dir(storage.as_ref(), dir).map_err(io)?;
     check_remote(storage.as_ref(), dir, options, CREATE)?;
-    // The lock of appenders also keeps two creators apart; it is given back when it is dropped.
     let names = storage.list(dir).map_err(io)?;
     let foreign = names.iter().find(|name| !is_leftover(name));
     if let (Some(name), false) = (foreign, names.iter().any(|name| name == FORMAT)) {
@@ -241,7 +241,8 @@ fn make(
         .with("path", dir.display())
         .with("found", name));
     }
-    let lock = directory_lock(storage.as_ref(), dir, APPEND_LOCK, CREATE)?;
+    // The lock of those who recover also keeps two creators apart; it is given back when it is dropped.
+    let lock = directory_lock(storage.as_ref(), dir, RECOVERY_LOCK, CREATE)?;
     lock.lock().map_err(io)?;
     let made = if Log::exists(storage.as_ref(), dir)? {
         Ok(false)
@@ -305,57 +306,68 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 /// Opens with the shared control page; recovers the log when the page cannot be believed.
+///
+/// A page is believed from the end of a recovery on, until a repair, which has the log for itself. So while
+/// somebody recovers no handle is there that could append, and the lock of those who recover keeps
+/// apart only them (and creators, and repairs).
 fn open_shared(
     storage: &Arc<dyn Storage>,
     dir: &Path,
     format: &Format,
     boot_id: u128,
-    append_lock: &dyn StorageLock,
+    recovery_lock: &dyn StorageLock,
     now_us: i64,
 ) -> Result<(Control, OpenReport)> {
     let io = |e| Error::io(OPEN, dir, e);
     let path = dir.join(CONTROL);
     let page = storage.shared_page(&path).map_err(|e| Error::io(OPEN, &path, e))?;
     let control = Control::new(page);
-    // Without the lock, so that a writer at work (or stopped) does not keep readers from opening. Whatever
-    // looks wrong is looked at again with the lock.
-    if control.is_trusted(boot_id)
-        && control.poison() == Poison::None
-        && recovery::check_trusted(storage.as_ref(), dir, &control).is_ok()
-    {
-        let report =
-            OpenReport { trusted: true, clean: control.is_clean(), ..OpenReport::default() };
-        return Ok((control, report));
-    }
-    append_lock.lock().map_err(io)?;
-    let opened = (|| {
-        if control.is_trusted(boot_id) {
-            recovery::check_trusted(storage.as_ref(), dir, &control)?;
-            return Ok(OpenReport {
-                trusted: true,
-                clean: control.is_clean(),
-                damage: recovery::known_damage(storage.as_ref(), dir, format, &control)?,
-                ..OpenReport::default()
-            });
+    if !control.is_trusted(boot_id) {
+        recovery_lock.lock().map_err(io)?;
+        let recovered = if control.is_trusted(boot_id) {
+            Ok(None)
+        } else {
+            recover(storage.as_ref(), dir, format, &control, boot_id, now_us).map(Some)
+        };
+        recovery_lock.unlock().map_err(io)?;
+        if let Some(report) = recovered? {
+            return Ok((control, report));
         }
-        let poisoned = storage.exists(&dir.join(POISONED)).map_err(io)?;
-        let Recovered { tail, first, clean, report } =
-            recovery::recover(storage.as_ref(), dir, format, poisoned, now_us)?;
-        let poison = poison_of(poisoned, &report);
-        remove_bells(storage.as_ref(), dir);
-        control.init(boot_id, tail, first, poison, clean);
-        Ok(report)
-    })();
-    append_lock.unlock().map_err(io)?;
-    Ok((control, opened?))
+    }
+    recovery::check_trusted(storage.as_ref(), dir, &control)?;
+    let report = OpenReport {
+        trusted: true,
+        clean: control.is_clean(),
+        damage: recovery::known_damage(storage.as_ref(), dir, format, &control)?,
+        ..OpenReport::default()
+    };
+    Ok((control, report))
 }
 
-/// Removes the doorbells of processes that are gone: no page knows them any more.
-fn remove_bells(storage: &dyn Storage, dir: &Path) {
-    let bells = dir.join(BELLS);
-    for name in storage.list(&bells).unwrap_or_default() {
-        // A left-over takes up a name and nothing else.
-        let _ = storage.remove(&bells.join(name));
+/// Recovers the log and fills the page. Under the lock for that.
+fn recover(
+    storage: &dyn Storage,
+    dir: &Path,
+    format: &Format,
+    control: &Control,
+    boot_id: u128,
+    now_us: i64,
+) -> Result<OpenReport> {
+    let poisoned = storage.exists(&dir.join(POISONED)).map_err(|e| Error::io(OPEN, dir, e))?;
+    let Recovered { tail, first, clean, report } =
+        recovery::recover(storage, dir, format, poisoned, now_us)?;
+    let poison = poison_of(poisoned, &report);
+    // Doorbells and holders of processes that are gone: no page knows them any more.
+    remove_all(storage, &dir.join(BELLS));
+    remove_all(storage, &dir.join(HOLDERS));
+    control.init(boot_id, tail, first, poison, clean);
+    Ok(report)
+}
+
+/// Empties a directory, if it is there. A left-over takes up a name and nothing else.
+fn remove_all(storage: &dyn Storage, dir: &Path) {
+    for name in storage.list(dir).unwrap_or_default() {
+        let _ = storage.remove(&dir.join(name));
     }
 }
 

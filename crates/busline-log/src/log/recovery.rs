@@ -250,7 +250,7 @@ fn judge(place: &Place<'_>, stop: &Walk, table: &Table, evidence: &Evidence) -> 
     (tail, report)
 }
 
-/// Makes a log ready whose control page cannot be believed. Under the append lock.
+/// Makes a log ready whose control page cannot be believed. Under the lock for that.
 pub(crate) fn recover(
     storage: &dyn Storage,
     dir: &Path,
@@ -314,8 +314,20 @@ fn cut(storage: &dyn Storage, dir: &Path, table: &Table, tail: Tail, active: u64
     Ok(())
 }
 
-/// Checks what a believed page says against the files, as far as it costs nothing.
+/// Checks what a believed page says against the files, as far as it costs nothing. Takes no lock, so that a
+/// writer at work (or stopped) keeps nobody from opening: what looks wrong is looked at again until
+/// the page says the same before and after.
 pub(super) fn check_trusted(storage: &dyn Storage, dir: &Path, control: &Control) -> Result<()> {
+    loop {
+        let before = (control.generation(), control.tail());
+        let checked = check_once(storage, dir, control);
+        if checked.is_ok() || (control.generation(), control.tail()) == before {
+            return checked;
+        }
+    }
+}
+
+fn check_once(storage: &dyn Storage, dir: &Path, control: &Control) -> Result<()> {
     let tail = control.tail();
     if control.is_changing() || control.poison() != Poison::None {
         return Ok(());

@@ -126,6 +126,10 @@ pub trait SharedPage: fmt::Debug + Send + Sync + 'static {
     fn wait(&self, word: usize, expected: u32, timeout: Option<Duration>);
     /// Wakes all who wait on `word`; the low half of the 64-bit word is the futex.
     fn wake(&self, word: usize);
+    /// Wakes one who waits on `word`, or more.
+    fn wake_one(&self, word: usize) {
+        self.wake(word);
+    }
     /// The low 32 bits of a word, the part [`SharedPage::wait`] watches. A word that is used in halves
     /// is only used in halves: atomic accesses of two sizes must not race.
     fn low(&self, word: usize) -> &AtomicU32;

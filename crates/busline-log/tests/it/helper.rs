@@ -31,6 +31,7 @@ fn helper() {
         "member" => group_kill::work_until_stopped(),
         "bell-owner" => processes::own_a_bell(),
         "lock-holder" => processes::hold_a_lock(),
+        "append-holder" => processes::hold_the_append_lock(),
         "page-sleeper" => processes::sleep_on_a_page(),
         "full-disk" => media::fill_a_disk(),
         "read-only" => media::use_a_read_only_disk(),

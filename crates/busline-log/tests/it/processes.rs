@@ -1,9 +1,11 @@
 //! What the storage promises between processes: a bell, a lock and a waiter when a process dies.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use busline_log::storage::{FsStorage, Storage};
+use busline_log::{Batch, Log, Options};
 
 use crate::helper::{Helper, given, hear, say, wait_for_the_end_of_input};
 
@@ -90,4 +92,45 @@ fn a_page_is_shared_with_a_process_that_is_woken() {
     }
     assert_eq!(page.low(2).load(Ordering::SeqCst), 42);
     assert!(sleeper.stop());
+}
+
+fn open_log(dir: &Path) -> Log {
+    let storage: Arc<dyn Storage> = Arc::new(FsStorage::new());
+    Log::open_or_create(storage, dir, b"", &Options::default(), 0).expect("it opens")
+}
+
+/// The role of a process that appends and keeps the right to append for as long as it lives.
+pub(crate) fn hold_the_append_lock() {
+    let log = open_log(&path());
+    let mut guard = log.lock_append().expect("it can be locked");
+    let mut batch = Batch::new(100);
+    batch.push(b"k", b"", b"of the dead").expect("it fits");
+    guard.append(&mut batch, 0).expect("there is room");
+    say("held");
+    wait_for_the_end_of_input();
+}
+
+#[test]
+fn the_right_to_append_dies_with_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("log");
+    let log = open_log(&dir);
+    for round in 1..=3 {
+        let (mut holder, said) = with_file("append-holder", &dir);
+        assert_eq!(hear(&said), "held");
+        for _ in 0..3 {
+            assert!(log.try_lock_append().unwrap().is_none(), "its holder lives");
+        }
+        let waiter = log.clone();
+        let waiter = std::thread::spawn(move || waiter.appender().append(0, b"k", b"", b"next"));
+        holder.kill();
+        assert_eq!(waiter.join().unwrap().unwrap().next, 2 * round);
+        let tried = (0..2).find_map(|_| log.try_lock_append().unwrap());
+        assert!(tried.is_some(), "it was given back");
+    }
+    let holders = || std::fs::read_dir(dir.join("holders")).unwrap().count();
+    assert_eq!(holders(), 2, "ours, and that of the last who died; the others swept");
+    log.close().unwrap();
+    drop(log);
+    assert_eq!(holders(), 1);
 }

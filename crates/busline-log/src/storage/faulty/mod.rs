@@ -265,6 +265,10 @@ impl SharedPage for FaultyPage {
         self.inner.wake(word);
     }
 
+    fn wake_one(&self, word: usize) {
+        self.inner.wake_one(word);
+    }
+
     fn low(&self, word: usize) -> &AtomicU32 {
         self.inner.low(word)
     }

@@ -54,7 +54,13 @@ impl SharedPage for FsPage {
 
     fn wake(&self, word: usize) {
         if let Some(futex) = self.futex(word) {
-            wait::wake_all(futex);
+            wait::wake(futex, u32::MAX);
+        }
+    }
+
+    fn wake_one(&self, word: usize) {
+        if let Some(futex) = self.futex(word) {
+            wait::wake(futex, 1);
         }
     }
 

@@ -20,14 +20,14 @@ pub(super) fn while_equal(word: &AtomicU32, expected: u32, timeout: Option<Durat
     let _ = wait(word, Flags::empty(), expected, timeout.as_ref());
 }
 
-/// Wakes every thread of every process that waits on the word.
+/// Wakes so many threads, of any process, that wait on the word.
 #[cfg(target_os = "linux")]
-pub(super) fn wake_all(word: &AtomicU32) {
-    use rustix::thread::futex::{Flags, wake};
+pub(super) fn wake(word: &AtomicU32, count: u32) {
+    use rustix::thread::futex::{self, Flags};
 
     // The count is signed inside the kernel. The call fails only for a bad address, which a
     // reference is not.
-    let _ = wake(word, Flags::empty(), u32::MAX >> 1);
+    let _ = futex::wake(word, Flags::empty(), count.min(u32::MAX >> 1));
 }
 
 /// Blocks as long as the word holds `expected`, at most until the timeout has passed.
@@ -54,7 +54,7 @@ pub(super) fn while_equal(word: &AtomicU32, expected: u32, timeout: Option<Durat
 
 /// Nothing to do where waiters look by themselves.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn wake_all(_word: &AtomicU32) {}
+pub(super) fn wake(_word: &AtomicU32, _count: u32) {}
 
 /// Waits until there is something to read; false when the timeout has passed.
 pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
