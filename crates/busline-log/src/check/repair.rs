@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::check::survey::{Listing, Run, Survey, examined_end, list, survey, trusted_end};
+use crate::check::survey::{
+    Bound, Headless, Listing, Run, Survey, examined_end, list, survey, trusted_end,
+};
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::files::{CLEAN, CONTROL, Format, OPEN_LOCK, POISONED, RECOVERY_LOCK, TMP};
@@ -88,18 +90,18 @@ impl Repair<'_> {
             Some(end) => end,
             None => examined_end(self.storage, self.dir, format, &listing)?,
         };
-        let Listing { table, headless } = listing;
         let cut_base = end.cut.as_ref().map_or(u64::MAX, |cut| cut.segment_base);
         let mut surveys = Vec::new();
-        for info in table.segments.iter().filter(|info| info.base() <= cut_base) {
+        for info in listing.table.segments.iter().filter(|info| info.base() <= cut_base) {
             let bound = match &end.cut {
-                Some(cut) if cut.segment_base == info.base() => Some(cut.seq),
-                _ => table.end_of(info.base()).or(end.tail.map(|tail| tail.max(info.base()))),
+                Some(cut) if cut.segment_base == info.base() => Bound::At(cut.seq),
+                _ => listing.bound(info.base(), end.tail),
             };
             surveys.push((Arc::clone(info), survey(self.storage, info, bound, OP)?));
         }
         let mut report = RepairReport { poison_cleared: poisoned, ..RepairReport::default() };
-        report.dropped.extend(headless.iter().filter_map(|(_, e)| e.damage().cloned()));
+        let Listing { table, headless } = listing;
+        report.dropped.extend(headless.iter().map(|headless| headless.damage.clone()));
         report.dropped.extend(surveys.iter().flat_map(|(_, found)| found.damage.clone()));
         if let (Some(damage), false) = (report.dropped.first(), allow_drop) {
             return Err(Error::damaged(OP, damage.clone())
@@ -117,7 +119,11 @@ impl Repair<'_> {
         if !report.dropped.is_empty() || poisoned {
             self.forget()?;
         }
-        for (path, _) in headless {
+        if !report.dropped.is_empty() {
+            // First of all: nothing else keeps the numbers of what is set aside from being given out again.
+            self.begin_above(&report, surveys.last(), end.tail)?;
+        }
+        for Headless { path, .. } in headless {
             report.set_aside.extend(self.set_aside(&path)?);
         }
         for (info, found) in surveys.iter().rev() {
@@ -125,9 +131,6 @@ impl Repair<'_> {
             if poisoned && found.end_seq(info.base()) > end.durable {
                 self.write_again(info, found)?;
             }
-        }
-        if !report.dropped.is_empty() {
-            self.begin_above(&report, surveys.last(), end.tail)?;
         }
         if poisoned {
             self.storage.remove(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;

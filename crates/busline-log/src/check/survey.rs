@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::control::Control;
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{Damage, Error, Result};
 use crate::files::{CONTROL, Format, newer};
 use crate::frame::Fault;
 use crate::log::{Walk, examine, walk, walk_start};
@@ -56,7 +56,40 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) table: Table,
-    pub(super) headless: Vec<(PathBuf, Error)>,
+    pub(super) headless: Vec<Headless>,
+}
+
+/// A segment whose header cannot be read, or which is gone.
+#[derive(Debug)]
+pub(super) struct Headless {
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    pub(super) damage: Damage,
+}
+
+/// Where a segment's records end, as others tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bound {
+    /// Nobody does: at the first bytes that are no frame.
+    Open,
+    /// Exactly here.
+    At(u64),
+    /// Here, or before: what follows has no header that would tell.
+    Below(u64),
+}
+
+impl Listing {
+    /// Where the records of a segment end, when the log ends at `tail`.
+    pub(super) fn bound(&self, base: u64, tail: Option<u64>) -> Bound {
+        let told = self.table.end_of(base).or(tail.map(|tail| tail.max(base)));
+        let next = self.table.after(base).map_or(u64::MAX, |next| next.base());
+        let bases = self.headless.iter().map(|headless| headless.damage.segment_base);
+        match (bases.filter(|other| (base + 1..next).contains(other)).min(), told) {
+            (Some(headless), _) => Bound::Below(headless),
+            (None, Some(told)) => Bound::At(told),
+            (None, None) => Bound::Open,
+        }
+    }
 }
 
 /// Lists the segments; a damaged header does not hide the others.
@@ -73,21 +106,23 @@ pub(super) fn list(
         match load_header(storage, &path, base, format.id) {
             Ok(Some(header)) => segments.push(Arc::new(SegmentInfo::new(dir, header))),
             Ok(None) => {}
-            Err(e) if e.kind() == ErrorKind::Damaged => headless.push((path, e)),
-            Err(e) => return Err(e),
+            Err(e) => {
+                let Some(damage) = e.damage().cloned() else { return Err(e) };
+                let bytes = storage.open(&path, OpenMode::Read).and_then(|file| file.len());
+                headless.push(Headless { path, bytes: bytes.unwrap_or(0), damage });
+            }
         }
     }
-    let listing = Listing { table: Table::of(segments), headless };
-    Ok(with_missing(storage, dir, listing, operation))
+    let table = Table::of(segments);
+    for Headless { damage, .. } in &mut headless {
+        let next = table.after(damage.segment_base).map(|next| next.header.prev_end);
+        damage.seq_end = next.filter(|end| *end > damage.segment_base);
+    }
+    Ok(with_missing(storage, dir, Listing { table, headless }))
 }
 
 /// Adds the first segment, when the control page knows of one that is not there any more.
-fn with_missing(
-    storage: &dyn Storage,
-    dir: &Path,
-    mut listing: Listing,
-    operation: &'static str,
-) -> Listing {
+fn with_missing(storage: &dyn Storage, dir: &Path, mut listing: Listing) -> Listing {
     let found = listing.table.segments.first().map(|info| info.base());
     // Asked after listing: retention says first what it is about to remove.
     let first = trusted_control(storage, dir).map(|control| control.first_seq());
@@ -105,7 +140,7 @@ fn with_missing(
             seq_end: Some(found),
             cause: "the file is missing".to_owned(),
         };
-        listing.headless.push((path, Error::damaged(operation, damage)));
+        listing.headless.push(Headless { path, bytes: 0, damage });
     }
     listing
 }
@@ -141,11 +176,11 @@ pub(super) fn examined_end(
     Ok(End { tail, durable: found.synced, cut })
 }
 
-/// Reads a segment to `end`; where that is not known, to the first bytes that are no frame.
+/// Reads a segment to where its records end.
 pub(super) fn survey(
     storage: &dyn Storage,
     info: &SegmentInfo,
-    end: Option<u64>,
+    bound: Bound,
     operation: &'static str,
 ) -> Result<Survey> {
     let io = |e| Error::io(operation, &info.path, e);
@@ -155,6 +190,10 @@ pub(super) fn survey(
     let last_time_us = info.header.prev_time_us;
     let mut survey = Survey { runs: Vec::new(), damage: Vec::new(), bytes, last_time_us };
     let mut from = walk_start(info);
+    let end = match bound {
+        Bound::Open => None,
+        Bound::At(end) | Bound::Below(end) => Some(end),
+    };
     loop {
         let stop = walk(&mut reader, from, end.unwrap_or(u64::MAX)).map_err(io)?;
         if stop.seq > from.seq {
@@ -172,7 +211,12 @@ pub(super) fn survey(
         let found = reader
             .search(stop.pos + 1, |h| h.base_seq > stop.seq && h.end_seq() <= limit)
             .map_err(io)?;
-        if end.is_none() && found.is_none() {
+        let may_end = match bound {
+            Bound::Open => true,
+            Bound::At(_) => false,
+            Bound::Below(_) => fault == Fault::Empty,
+        };
+        if may_end && found.is_none() {
             return Ok(survey);
         }
         survey.damage.push(Damage {

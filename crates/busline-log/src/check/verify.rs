@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::check::survey::{examined_end, list, survey, trusted_end};
-use crate::error::{Damage, Error, Result};
+use crate::check::survey::{Bound, Headless, examined_end, list, survey, trusted_end};
+use crate::error::{Damage, Result};
 use crate::files::{CleanMark, Format, POISONED, read_small};
 use crate::options::Cut;
 use crate::storage::Storage;
@@ -88,9 +88,9 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
         let base = info.base();
         let cut = end.cut.as_ref().filter(|cut| cut.segment_base <= base);
         let bound = match cut {
-            Some(cut) if cut.segment_base == base => Some(cut.seq),
-            Some(_) => Some(base),
-            None => listing.table.end_of(base).or(end.tail.map(|tail| tail.max(base))),
+            Some(cut) if cut.segment_base == base => Bound::At(cut.seq),
+            Some(_) => Bound::At(base),
+            None => listing.bound(base, end.tail),
         };
         let found = match survey(storage, info, bound, OP) {
             Ok(found) => found,
@@ -113,15 +113,14 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
     Ok(VerifyReport { segments, poisoned, clean })
 }
 
-fn headless((path, error): &(PathBuf, Error)) -> SegmentReport {
-    let damage: Vec<_> = error.damage().cloned().into_iter().collect();
-    let base_seq = damage.first().map_or(0, |damage| damage.segment_base);
+fn headless(headless: &Headless) -> SegmentReport {
+    let base_seq = headless.damage.segment_base;
     SegmentReport {
-        path: path.clone(),
+        path: headless.path.clone(),
         base_seq,
         end_seq: base_seq,
         records: 0,
-        bytes: 0,
-        state: SegmentState::Damaged(damage),
+        bytes: headless.bytes,
+        state: SegmentState::Damaged(vec![headless.damage.clone()]),
     }
 }

@@ -166,9 +166,12 @@ impl FrameReader {
         }
         self.window = 0..0;
         if self.buffer.len() < want || (self.buffer.len() > BUFFER_KEPT_MAX && want == CHUNK) {
-            self.buffer.truncate(want);
-            self.buffer.shrink_to(want);
-            self.buffer.resize(want, 0);
+            // Fresh zeros cost nothing until they are written over; zeroing what is there costs every byte.
+            let mut buffer = vec![0; want];
+            if let (Some(to), Some(from)) = (buffer.get_mut(..held), self.buffer.get(..held)) {
+                to.copy_from_slice(from);
+            }
+            self.buffer = buffer;
         }
         let missing = self.buffer.get_mut(held..want).unwrap_or_default();
         let read = read_full(file.as_ref(), missing, pos + held as u64)?;

@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod faults;
+mod flips;
 mod group_kill;
 mod helper;
 mod kill;
