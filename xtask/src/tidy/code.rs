@@ -97,6 +97,7 @@ fn stands_before_a_module(code: &[String], at: usize) -> bool {
 /// Files that may hold `unsafe`, and what for.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("crates/busline-log/src/storage/fs/map.rs", "the memory map of the control page"),
+    ("crates/busline-log/src/storage/fs/unshared.rs", "keeping locks from forked children"),
     ("crates/busline-log/src/storage/words.rs", "half of a shared 64-bit word, for the futex"),
 ];
 

@@ -177,7 +177,10 @@ impl Member {
             Ok(())
         });
         drop(self.lock.take());
-        shared.forget(&[id]);
+        // To a forked child this is the member of its parent, who lives.
+        if !left.as_ref().is_err_and(|error| error.kind() == ErrorKind::Forked) {
+            shared.forget(&[id]);
+        }
         left
     }
 
@@ -245,6 +248,8 @@ impl Shared {
     /// Those of the members whose lock nobody holds. The dead do not come back, so what this says
     /// stays true.
     pub(super) fn dead_of(&self, members: &[u64]) -> Result<Vec<u64>> {
+        // What was opened to look at locks shows nothing in a forked child.
+        self.journal.inner.check_open("probe member")?;
         let mut dead = Vec::new();
         for &member in members {
             if !self.is_alive(member)? {

@@ -24,9 +24,8 @@
 //!   locked while the word does not hold its token. So the token of a dead holder is never given out again
 //!   while it stands in the word.
 //!
-//! A holder that is stopped (SIGSTOP, a debugger) is alive: the others wait for it, as for a file lock. The same
-//! goes for a holder that died while a child that it had forked lives on without exec: the child has the
-//! files open. Recovery takes no part in this: it runs only while the page is not believed, and then there is
+//! A holder that is stopped (SIGSTOP, a debugger) is alive: the others wait for it, as for a file lock. A forked
+//! child has no part in the file of its parent, unless it was made past the C library. Recovery takes no part in this: it runs only while the page is not believed, and then there is
 //! no handle that could append, see [`crate::log::open`].
 
 use std::io;

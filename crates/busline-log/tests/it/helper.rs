@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::{group_kill, kill, media, processes};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{fork, group_kill, kill, media, processes};
 
 const ROLE: &str = "BUSLINE_TEST_ROLE";
 /// What a helper says begins with this; the test harness prints lines of its own.
@@ -36,6 +38,10 @@ fn helper() {
         "full-disk" => media::fill_a_disk(),
         "read-only" => media::use_a_read_only_disk(),
         "file-size-limit" => media::reach_the_file_size_limit(),
+        "parent" => fork::live_with_a_child(),
+        "parent-of-heir" => fork::have_a_child_that_uses_what_it_inherits(),
+        "locker" => fork::lock_among_forks(),
+        "spawner" => fork::list_what_a_command_inherits(),
         other => panic!("no such role: {other}"),
     }
 }
@@ -136,6 +142,11 @@ impl Helper {
     pub(crate) fn alone(role: &str, values: &[(&str, &str)]) -> (Self, Receiver<Said>) {
         let (to, said) = channel();
         (Self::start(0, role, values, &to), said)
+    }
+
+    /// Sends a signal and waits for nothing.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
     }
 
     /// SIGKILL. Returns when the process is gone and all it said was passed on.

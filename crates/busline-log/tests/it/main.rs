@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod faults;
 mod flips;
+mod fork;
 mod group_kill;
 mod helper;
 mod kill;

@@ -3,7 +3,7 @@
 //! The owner holds the reading end, so that `open` for writing without blocking fails with ENXIO as soon
 //! as the owner is dead, by whatever cause. It also holds a writing end of its own: without it the FIFO
 //! would report end-of-file (a hang-up, for ever readable) whenever the last one who rang had closed.
-//! Both ends die with the process.
+//! Both ends die with the process, whatever children it has.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::unshared::Unshared;
 use super::wait;
 use crate::storage::Bell;
 use crate::storage::fork::ForkGuard;
@@ -22,9 +23,9 @@ use crate::storage::fork::ForkGuard;
 /// The owner's ends of a FIFO. Dropping it removes the FIFO.
 #[derive(Debug)]
 pub(super) struct FsBell {
-    reader: File,
+    reader: Unshared,
     /// Never written to; see the module's text.
-    _writer: File,
+    _writer: Unshared,
     path: PathBuf,
     guard: ForkGuard,
 }
@@ -42,8 +43,8 @@ impl FsBell {
             }
             other => other?,
         }
-        let reader = open_end(path, false)?;
-        let writer = open_end(path, true)?;
+        let reader = Unshared::open(|| open_end(path, false))?;
+        let writer = Unshared::open(|| open_end(path, true))?;
         Ok(Self { reader, _writer: writer, path: path.to_owned(), guard: ForkGuard::new() })
     }
 }
@@ -62,7 +63,7 @@ impl Bell for FsBell {
         let mut rung = false;
         let mut buf = [0_u8; 512];
         loop {
-            match (&self.reader).read(&mut buf) {
+            match (&*self.reader).read(&mut buf) {
                 Ok(0) => return Ok(rung),
                 Ok(count) => {
                     rung = true;

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::storage::{StorageFile, StorageLock};
+use super::unshared::Unshared;
+use crate::storage::{ForkGuard, StorageFile, StorageLock};
 
 /// An open file.
 #[derive(Debug)]
@@ -55,22 +56,33 @@ impl StorageFile for FsFile {
     }
 }
 
-/// A lock file; the open file description is the holder.
+/// A lock file; the open file description is the holder, and no forked child has a part in it.
 #[derive(Debug)]
 pub(super) struct FsLock {
-    file: File,
+    file: Unshared,
+    guard: ForkGuard,
 }
 
 impl FsLock {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let writable =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = match writable {
-            // `flock` asks for no right to write: who may only read a log can still lock it.
-            Err(error) if is_read_only(&error) => File::open(path).map_err(|_| error)?,
-            other => other?,
-        };
-        Ok(Self { file })
+        let file = Unshared::open(|| {
+            let mut options = OpenOptions::new();
+            match options.read(true).write(true).create(true).truncate(false).open(path) {
+                // `flock` asks for no right to write: who may only read a log can still lock it.
+                Err(error) if is_read_only(&error) => File::open(path).map_err(|_| error),
+                other => other,
+            }
+        })?;
+        Ok(Self { file, guard: ForkGuard::new() })
+    }
+}
+
+impl Drop for FsLock {
+    fn drop(&mut self) {
+        // Closing gives it back as well, unless a child is forked while the file is being closed.
+        if !self.guard.is_forked() {
+            let _ = self.unlock();
+        }
     }
 }
 

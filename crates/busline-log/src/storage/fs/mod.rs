@@ -8,6 +8,7 @@ mod page;
 mod remote;
 #[cfg(test)]
 mod tests;
+mod unshared;
 mod wait;
 
 use std::fs::{self, File, OpenOptions};
