@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
-//! use busline_log::{Log, Options, storage::MemStorage};
+//! use busline_log::{KeySet, Log, Options, storage::MemStorage};
 //!
 //! # fn main() -> busline_log::Result<()> {
 //! let storage = Arc::new(MemStorage::new()); // `FsStorage` for a directory on disk
@@ -20,7 +20,7 @@
 //! log.commit(appended.next)?; // on the medium
 //!
 //! let mut scanner = log.scanner();
-//! let paid = scanner.next_where(u64::MAX, |key, _| key == b"order.paid")?;
+//! let paid = scanner.next_of(&KeySet::new(["order.paid"]), u64::MAX)?;
 //! assert_eq!(paid.map(|record| record.seq), Some(1));
 //! # Ok(())
 //! # }
@@ -28,7 +28,8 @@
 //!
 //! The crate starts no thread and no timer, reads no clock and knows nothing of messaging: no topics, no
 //! patterns, no headers. `FORMAT.md` beside it gives the bytes on disk, the crash model and what is
-//! assumed of the medium. It is no network service and no database: there is no update and no index by key.
+//! assumed of the medium. It is no network service and no database: there is no update, and no index
+//! by key but a filter in each large frame.
 
 // Bytes of a medium are not trusted: nothing that they say may index, or lose bits, unchecked.
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -44,6 +45,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzz;
 mod group;
+mod keys;
 mod log;
 mod options;
 mod page;
@@ -60,6 +62,7 @@ pub use group::{
     Group, GroupInfo, GroupOptions, GroupSpec, Lifetime, Lost, Member, MemberInfo, Now, OrderBy,
     Peeked, SeqRange, Settle, Settlement, Unsettled,
 };
+pub use keys::KeySet;
 pub use log::{AppendGuard, Appended, Appender, Doorbell, Log, Mark, Removed, RetainPolicy, Stats};
 pub use options::{Access, Cut, OpenReport, Options, SyncMode};
 pub use scan::{Record, Scanner};

@@ -279,7 +279,7 @@ impl Repair<'_> {
             };
             let len = frame.header.frame_len();
             let mut bytes = frame.header.encode(header.salt).to_vec();
-            bytes.extend_from_slice(reader.body(frame.body));
+            bytes.extend_from_slice(reader.rest(&frame));
             bytes.resize(usize::try_from(len).unwrap_or(bytes.len()), 0);
             file.write_all_at(&bytes, to).map_err(io)?;
             pos += len;

@@ -2,29 +2,44 @@
 
 use crate::bytes::{VARINT_LEN_MAX, put_varint};
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{ALIGN_BYTES, FRAME_BODY_MAX, FrameHeader, HEADER_LEN, KEY_BYTES_MAX};
+use crate::frame::filter::{FILTER_LEN_MAX, FilterBuilder, filter_len};
+use crate::frame::{ALIGN_BYTES, FRAME_BODY_MAX, FrameHeader, HEADER_LEN, KEY_BYTES_MAX, KeyHash};
+
+/// Where the body begins in the buffer, with room for header and filter before it.
+const BODY_START: usize = (HEADER_LEN + FILTER_LEN_MAX).next_multiple_of(ALIGN_BYTES);
 
 /// Records that will be written as one frame: all of them become visible, or none.
 #[derive(Debug)]
 pub struct Batch {
-    /// Room for the header, then the body, then padding once sealed.
+    /// Room for header and filter, then the body, then padding once sealed.
     buffer: Vec<u8>,
     body_len: usize,
     count: u32,
     delta_us_max: u64,
-    body_crc: Option<u32>,
+    filter: FilterBuilder,
+    sealed: Option<Sealed>,
     record_bytes_max: usize,
+}
+
+/// What is known once all records are there.
+#[derive(Debug, Clone, Copy)]
+struct Sealed {
+    body_crc: u32,
+    filter_blocks: u16,
+    /// Where header, filter and body begin in the buffer, one after the other.
+    frame_start: usize,
 }
 
 impl Batch {
     /// An empty batch for records of at most `record_bytes_max` bytes (key, meta and value together).
     pub fn new(record_bytes_max: usize) -> Self {
         Self {
-            buffer: vec![0; HEADER_LEN],
+            buffer: vec![0; BODY_START],
             body_len: 0,
             count: 0,
             delta_us_max: 0,
-            body_crc: None,
+            filter: FilterBuilder::new(),
+            sealed: None,
             record_bytes_max: record_bytes_max.min(FRAME_BODY_MAX / 2),
         }
     }
@@ -60,9 +75,10 @@ impl Batch {
             .with("body_bytes", self.body_len)
             .with("body_bytes_max", FRAME_BODY_MAX));
         }
-        if self.body_crc.take().is_some() {
-            self.buffer.truncate(HEADER_LEN + self.body_len);
+        if self.sealed.take().is_some() {
+            self.buffer.truncate(BODY_START + self.body_len);
         }
+        self.filter.add(KeyHash::of(key));
         self.buffer.reserve(at + len);
         self.buffer.extend_from_slice(lengths.get(..at).unwrap_or_default());
         self.buffer.extend_from_slice(key);
@@ -108,11 +124,12 @@ impl Batch {
 
     /// Forgets all records and keeps the buffer.
     pub fn clear(&mut self) {
-        self.buffer.truncate(HEADER_LEN);
+        self.buffer.truncate(BODY_START);
         self.body_len = 0;
         self.count = 0;
         self.delta_us_max = 0;
-        self.body_crc = None;
+        self.filter.clear();
+        self.sealed = None;
     }
 
     /// How much younger the youngest record is than the frame, in microseconds.
@@ -120,15 +137,11 @@ impl Batch {
         self.delta_us_max
     }
 
-    /// Pads and checksums the body: the part of the work that needs no lock. Returns the frame's length.
+    /// Pads and checksums the body and makes the filter: the part of the work that needs no lock. Returns
+    /// the frame's length.
     pub(crate) fn seal(&mut self) -> u64 {
-        if self.body_crc.is_none() {
-            let body = self.buffer.get(HEADER_LEN..HEADER_LEN + self.body_len);
-            self.body_crc = Some(crc32fast::hash(body.unwrap_or_default()));
-            let len = (HEADER_LEN + self.body_len).next_multiple_of(ALIGN_BYTES);
-            self.buffer.resize(len, 0);
-        }
-        self.buffer.len() as u64
+        let sealed = self.sealed();
+        (self.buffer.len() - sealed.frame_start) as u64
     }
 
     /// Writes the header for a place in a segment; returns the whole frame.
@@ -139,20 +152,35 @@ impl Batch {
         time_us: i64,
         salt: u32,
     ) -> &[u8] {
-        self.seal();
+        let Sealed { body_crc, filter_blocks, frame_start } = self.sealed();
         let header = FrameHeader {
             // The body is at most FRAME_BODY_MAX, which is far below 4 GiB.
             body_len: u32::try_from(self.body_len).unwrap_or(u32::MAX),
-            body_crc: self.body_crc.unwrap_or_default(),
+            body_crc,
             base_seq,
             synced_seq,
             time_us,
             count: self.count,
+            filter_blocks,
         };
-        if let Some(slot) = self.buffer.first_chunk_mut::<HEADER_LEN>() {
+        let frame = self.buffer.get_mut(frame_start..).unwrap_or_default();
+        if let Some(slot) = frame.first_chunk_mut::<HEADER_LEN>() {
             *slot = header.encode(salt);
         }
-        &self.buffer
+        frame
+    }
+
+    fn sealed(&mut self) -> Sealed {
+        if let Some(sealed) = self.sealed {
+            return sealed;
+        }
+        let (room, body) = self.buffer.split_at_mut(BODY_START);
+        let body_crc = crc32fast::hash(body);
+        let filter_blocks = self.filter.encode(body.len(), body_crc, room);
+        let frame_start = BODY_START - HEADER_LEN - filter_len(usize::from(filter_blocks));
+        let frame_len = (self.buffer.len() - frame_start).next_multiple_of(ALIGN_BYTES);
+        self.buffer.resize(frame_start + frame_len, 0);
+        *self.sealed.insert(Sealed { body_crc, filter_blocks, frame_start })
     }
 }
 

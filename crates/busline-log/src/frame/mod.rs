@@ -1,17 +1,22 @@
 //! A frame: one batch of records behind a checked header, the unit that is written and torn as one.
 //!
 //! ```text
-//!  0        4           8         12        16        24          32       40     44     48
-//!  | magic  | header_crc| body_len| body_crc| base_seq| synced_seq| time_us| count| flags| body .. | 0..7 zeros
+//!  0        4           8         12        16        24          32       40     44     46             48
+//!  | magic  | header_crc| body_len| body_crc| base_seq| synced_seq| time_us| count| flags| filter_blocks| ...
+//!
+//!  ... filter_crc | filter .. | body .. | 0..7 zeros
 //! ```
 //! `header_crc` is the CRC-32 of bytes 8..48 seeded with the salt of the segment, so that a frame that
 //! lay in another file is no frame here. `body_crc` covers the body alone and is computed before any
-//! lock is taken.
+//! lock is taken. The filter tells which keys the records may have; without blocks it has no checksum
+//! either. Its checksum is seeded with `body_crc`, so that it belongs to this body.
 
 mod batch;
+mod filter;
 mod record;
 
 pub use batch::Batch;
+pub(crate) use filter::{FILTER_LEN_MAX, Filter, KeyHash, filter_len};
 pub(crate) use record::{Records, take_record};
 
 use std::fmt;
@@ -47,6 +52,10 @@ pub(crate) enum Fault {
     Header,
     /// A flag that this version does not know.
     Flags(u32),
+    /// The filter's checksum is wrong.
+    FilterCrc,
+    /// The filter lacks a key of the body.
+    Filter,
     /// The body's checksum is wrong.
     BodyCrc,
     /// Bytes after the body are not zero.
@@ -70,6 +79,8 @@ impl fmt::Display for Fault {
             Self::Flags(flags) => {
                 write!(f, "a frame has flags {flags:#x} of a newer format; use a newer version")
             }
+            Self::FilterCrc => f.write_str("the checksum of a frame's filter does not match"),
+            Self::Filter => f.write_str("a frame's filter lacks the key of one of its records"),
             Self::BodyCrc => f.write_str("the checksum of a frame's body does not match"),
             Self::Padding => f.write_str("the bytes after a frame's body are not zero"),
             Self::Record => f.write_str("a record does not parse although the checksum matches"),
@@ -89,12 +100,18 @@ pub(crate) struct FrameHeader {
     pub(crate) synced_seq: u64,
     pub(crate) time_us: i64,
     pub(crate) count: u32,
+    pub(crate) filter_blocks: u16,
 }
 
 impl FrameHeader {
     /// The whole frame with its padding, in bytes.
     pub(crate) fn frame_len(&self) -> u64 {
-        (HEADER_LEN as u64 + u64::from(self.body_len)).next_multiple_of(ALIGN)
+        (self.body_start() as u64 + u64::from(self.body_len)).next_multiple_of(ALIGN)
+    }
+
+    /// Where in the frame the body begins: behind the header and the filter.
+    pub(crate) fn body_start(&self) -> usize {
+        HEADER_LEN + filter_len(usize::from(self.filter_blocks))
     }
 
     /// The sequence number after the last record.
@@ -111,6 +128,7 @@ impl FrameHeader {
         put(&mut out, 24, self.synced_seq.to_le_bytes());
         put(&mut out, 32, self.time_us.to_le_bytes());
         put(&mut out, 40, self.count.to_le_bytes());
+        put(&mut out, 46, self.filter_blocks.to_le_bytes());
         let crc = crc_of(&out, salt);
         put(&mut out, 4, crc.to_le_bytes());
         out
@@ -131,18 +149,20 @@ impl FrameHeader {
         }
         Self::fields(raw).ok_or(Fault::Header).and_then(|(header, flags)| {
             if flags != 0 {
-                return Err(Fault::Flags(flags));
+                return Err(Fault::Flags(u32::from(flags)));
             }
             let fits = header.body_len as usize <= FRAME_BODY_MAX
                 && header.count > 0
                 && header.count <= header.body_len
                 && header.base_seq.checked_add(u64::from(header.count)).is_some()
-                && header.synced_seq <= header.base_seq;
+                && header.synced_seq <= header.base_seq
+                && usize::from(header.filter_blocks)
+                    <= filter::blocks_max(header.body_len as usize);
             if fits { Ok(header) } else { Err(Fault::Header) }
         })
     }
 
-    fn fields(raw: &[u8]) -> Option<(Self, u32)> {
+    fn fields(raw: &[u8]) -> Option<(Self, u16)> {
         let header = Self {
             body_len: u32_at(raw, 8)?,
             body_crc: u32_at(raw, 12)?,
@@ -150,21 +170,31 @@ impl FrameHeader {
             synced_seq: u64_at(raw, 24)?,
             time_us: i64::from_le_bytes(field(raw, 32)?),
             count: u32_at(raw, 40)?,
+            filter_blocks: u16::from_le_bytes(field(raw, 46)?),
         };
-        Some((header, u32_at(raw, 44)?))
+        Some((header, u16::from_le_bytes(field(raw, 44)?)))
     }
 
-    /// Checks what follows the header (body and padding, exactly) against it; returns the body.
-    pub(crate) fn check_body<'a>(&self, rest: &'a [u8]) -> Result<&'a [u8], Fault> {
-        let (body, padding) =
-            rest.split_at_checked(self.body_len as usize).ok_or(Fault::Truncated)?;
+    /// Checks the filter that follows the header in `rest`, whatever comes behind it.
+    pub(crate) fn check_filter<'a>(&self, rest: &'a [u8]) -> Result<Filter<'a>, Fault> {
+        let filter = rest.get(..self.body_start() - HEADER_LEN).ok_or(Fault::Truncated)?;
+        Filter::decode(filter, self.body_crc).ok_or(Fault::FilterCrc)
+    }
+
+    /// Checks what follows the header (filter, body and padding, exactly) against it; returns filter and body.
+    pub(crate) fn check_rest<'a>(&self, rest: &'a [u8]) -> Result<(Filter<'a>, &'a [u8]), Fault> {
+        let filter = self.check_filter(rest)?;
+        let (body, padding) = rest
+            .get(self.body_start() - HEADER_LEN..)
+            .and_then(|rest| rest.split_at_checked(self.body_len as usize))
+            .ok_or(Fault::Truncated)?;
         if crc32fast::hash(body) != self.body_crc {
             return Err(Fault::BodyCrc);
         }
         if padding.iter().any(|&b| b != 0) {
             return Err(Fault::Padding);
         }
-        Ok(body)
+        Ok((filter, body))
     }
 }
 
@@ -179,19 +209,28 @@ fn crc_of(header: &[u8; HEADER_LEN], salt: u32) -> u32 {
 pub(crate) fn decode_frame(bytes: &[u8], salt: u32) -> Result<(FrameHeader, &[u8]), Fault> {
     let header = FrameHeader::decode(bytes, salt)?;
     let len = usize::try_from(header.frame_len()).map_err(|_| Fault::Header)?;
-    let body = header.check_body(bytes.get(HEADER_LEN..len).ok_or(Fault::Truncated)?)?;
-    check_records(&header, body)?;
+    let rest = bytes.get(HEADER_LEN..len).ok_or(Fault::Truncated)?;
+    let (filter, body) = header.check_rest(rest)?;
+    check_records(&header, filter, body)?;
     Ok((header, body))
 }
 
-/// Checks that the body is exactly the records that the header promises.
-pub(crate) fn check_records(header: &FrameHeader, body: &[u8]) -> Result<i64, Fault> {
+/// Checks that the body is exactly the records that the header promises, and that the filter lacks none of
+/// their keys; returns the time of the youngest.
+pub(crate) fn check_records(
+    header: &FrameHeader,
+    filter: Filter<'_>,
+    body: &[u8],
+) -> Result<i64, Fault> {
     let mut records = Records::new(body);
     let mut count = 0u32;
     let mut time_us = header.time_us;
     for record in records.by_ref() {
         count = count.checked_add(1).ok_or(Fault::Record)?;
         time_us = time_us.max(record.time_us(header.time_us));
+        if !filter.is_none() && !filter.may_hold(KeyHash::of(record.key)) {
+            return Err(Fault::Filter);
+        }
     }
     if records.is_complete() && count == header.count { Ok(time_us) } else { Err(Fault::Record) }
 }
@@ -233,6 +272,46 @@ mod tests {
         }
     }
 
+    /// A frame that is large enough for a filter.
+    fn filtered() -> Vec<u8> {
+        let mut batch = Batch::new(1 << 20);
+        for number in 0..20 {
+            batch.push(format!("key.{number}").as_bytes(), b"", &[7; 1000]).unwrap();
+        }
+        batch.encode(41, 30, 1_000, 0xfeed).to_vec()
+    }
+
+    #[test]
+    fn a_filter_stands_between_header_and_body_and_is_checked_with_them() {
+        let bytes = filtered();
+        let (header, body) = decode_frame(&bytes, 0xfeed).unwrap();
+        assert_eq!((header.filter_blocks, header.frame_len()), (5, bytes.len() as u64));
+        let start = header.body_start();
+        assert_eq!(&bytes[start..start + body.len()], body);
+        for at in 0..start + 8 {
+            for bit in 0..8 {
+                let mut torn = bytes.clone();
+                torn[at] ^= 1 << bit;
+                let fault = decode_frame(&torn, 0xfeed).unwrap_err();
+                let is_filter = (HEADER_LEN..start).contains(&at);
+                assert_eq!(fault == Fault::FilterCrc, is_filter, "byte {at} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_filter_that_lacks_a_key_is_a_fault_of_the_frame() {
+        let mut bytes = filtered();
+        let header = FrameHeader::decode(&bytes, 0xfeed).unwrap();
+        let filter = &mut bytes[HEADER_LEN..header.body_start()];
+        let (crc, blocks) = filter.split_at_mut(4);
+        blocks.fill(0);
+        let mut hasher = crc32fast::Hasher::new_with_initial(header.body_crc);
+        hasher.update(blocks);
+        crc.copy_from_slice(&hasher.finalize().to_le_bytes());
+        assert_eq!(decode_frame(&bytes, 0xfeed), Err(Fault::Filter));
+    }
+
     #[test]
     fn no_truncation_and_no_zeroed_end_goes_unseen() {
         let bytes = sample();
@@ -271,6 +350,7 @@ mod tests {
             synced_seq: 0,
             time_us: 0,
             count,
+            filter_blocks: 0,
         };
         let mut bytes = header.encode(1).to_vec();
         bytes.extend_from_slice(body);
@@ -294,5 +374,10 @@ mod tests {
             assert_eq!(decode_frame(&sealed(body, count), 1), Err(Fault::Record), "{what}");
         }
         assert_eq!(decode_frame(&sealed(&[0, 0, 0, 0], 0), 1), Err(Fault::Header));
+        let mut header = FrameHeader::decode(&sealed(&[0; 6400], 1600), 1).unwrap();
+        for (filter_blocks, is_read) in [(2, true), (3, false), (u16::MAX, false)] {
+            header.filter_blocks = filter_blocks;
+            assert_eq!(FrameHeader::decode(&header.encode(1), 1).is_ok(), is_read);
+        }
     }
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::pieces::{reseal_header, resealed_segment};
-use crate::bytes::{put, u32_at};
+use super::pieces::{reseal_header, reseal_rest, resealed_segment};
+use crate::bytes::{field, put, u32_at};
 use crate::files::CONTROL;
-use crate::frame::HEADER_LEN;
+use crate::frame::{HEADER_LEN, filter_len};
 use crate::group::fuzz::{declare_on, use_group};
 use crate::segment::SEGMENT_HEADER_LEN;
 use crate::storage::{MemStorage, OpenMode, Storage};
@@ -202,8 +202,10 @@ fn reseal_frame(bytes: &mut Vec<u8>, at: usize) -> bool {
     let mut head = *head;
     let len = u32_at(&head, 8).unwrap_or(0) as usize;
     let start = at + HEADER_LEN;
-    if let Some(body) = start.checked_add(len).and_then(|end| bytes.get(start..end)) {
-        put(&mut head, 12, crc32fast::hash(body).to_le_bytes());
+    let blocks = field(&head, 46).map_or(0, u16::from_le_bytes);
+    let filter = filter_len(usize::from(blocks));
+    if let Some(rest) = bytes.get_mut(start..).and_then(|rest| rest.get_mut(..filter + len)) {
+        put(&mut head, 12, reseal_rest(rest, filter).to_le_bytes());
     }
     reseal_header(&mut head, salt);
     overwrite(bytes, at, &head);

@@ -1,9 +1,12 @@
 //! The decoders one by one, on the bytes as they come and again with right checksums, to get behind them.
 
-use crate::bytes::{VARINT_LEN_MAX, put, put_varint};
+use crate::bytes::{VARINT_LEN_MAX, field, put, put_varint};
 use crate::control::Tail;
 use crate::files::{CleanMark, Format};
-use crate::frame::{Batch, Fault, FrameHeader, HEADER_LEN, Records, check_records, decode_frame};
+use crate::frame::{
+    Batch, Fault, Filter, FrameHeader, HEADER_LEN, KeyHash, Records, check_records, decode_frame,
+    filter_len,
+};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader};
 
 const SALT: u32 = 0xfeed;
@@ -16,16 +19,33 @@ pub(super) fn frame(data: &[u8]) {
     check_frame(&resealed(head, rest.unwrap_or_default()));
 }
 
-/// The same frame with its magic, length and checksums put right.
-pub(super) fn resealed(head: &[u8; HEADER_LEN], body: &[u8]) -> Vec<u8> {
+/// The same frame with its magic, length and checksums put right; its filter is taken off the front of `rest`
+/// if that has enough for it.
+pub(super) fn resealed(head: &[u8; HEADER_LEN], rest: &[u8]) -> Vec<u8> {
     let mut header = *head;
+    let blocks = field(head, 46).map_or(0, u16::from_le_bytes);
+    let mut rest = rest.to_vec();
+    let filter = filter_len(usize::from(blocks)).min(rest.len());
+    let body_crc = reseal_rest(&mut rest, filter);
     put(&mut header, 0, *b"BLF1");
-    put(&mut header, 8, u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    put(&mut header, 12, crc32fast::hash(body).to_le_bytes());
+    put(&mut header, 8, u32::try_from(rest.len() - filter).unwrap_or(u32::MAX).to_le_bytes());
+    put(&mut header, 12, body_crc.to_le_bytes());
     reseal_header(&mut header, SALT);
-    let mut bytes = [&header[..], body].concat();
+    let mut bytes = [&header[..], &rest].concat();
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes
+}
+
+/// Puts the checksum of a frame's filter right, which is followed by the body; returns that of the body.
+pub(super) fn reseal_rest(rest: &mut [u8], filter: usize) -> u32 {
+    let (filter, body) = rest.split_at_mut(filter);
+    let body_crc = crc32fast::hash(body);
+    if let Some((crc, blocks)) = filter.split_at_mut_checked(4) {
+        let mut hasher = crc32fast::Hasher::new_with_initial(body_crc);
+        hasher.update(blocks);
+        put(crc, 0, hasher.finalize().to_le_bytes());
+    }
+    body_crc
 }
 
 /// Puts the checksum of a frame's header right.
@@ -42,16 +62,22 @@ fn check_frame(bytes: &[u8]) {
     assert_eq!(body.len(), header.body_len as usize);
     assert_eq!(Records::new(body).count(), header.count as usize);
     assert!(header.end_seq() > header.base_seq && header.frame_len() <= bytes.len() as u64);
+    let filter = header.check_filter(bytes.get(HEADER_LEN..).unwrap_or_default());
+    let filter = filter.expect("the filter was decoded");
+    assert!(Records::new(body).all(|record| filter.may_hold(KeyHash::of(record.key))));
 }
 
 pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
-    let mut batch = Batch::new(1000);
+    let mut batch = Batch::new(20_000);
     let mut push = |key: &[u8], value: &[u8]| {
         batch.push(key, b"meta", value).expect("it is short");
     };
     push(b"key", b"value");
     push(b"", &[7; 200]);
-    vec![batch.encode(41, 30, 1_000, SALT).to_vec(), vec![0; 64]]
+    let plain = batch.encode(41, 30, 1_000, SALT).to_vec();
+    // Long enough for a filter.
+    batch.push(b"other", b"", &[0; 16_000]).expect("it is short");
+    vec![plain, batch.encode(41, 30, 1_000, SALT).to_vec(), vec![0; 64]]
 }
 
 pub(super) fn records(data: &[u8]) {
@@ -76,12 +102,15 @@ pub(super) fn records(data: &[u8]) {
         synced_seq: 0,
         time_us: i64::MAX,
         count: 1,
+        filter_blocks: 0,
     };
-    assert!(matches!(check_records(&header, data), Ok(_) | Err(Fault::Record)));
+    let checked = check_records(&header, Filter::NONE, data);
+    assert!(matches!(checked, Ok(_) | Err(Fault::Record)));
 }
 
 pub(super) fn records_seeds() -> Vec<Vec<u8>> {
-    frame_seeds().iter().filter_map(|frame| frame.get(HEADER_LEN..)).map(<[u8]>::to_vec).collect()
+    let body = |frame: &Vec<u8>| decode_frame(frame, SALT).map(|(_, body)| body.to_vec()).ok();
+    frame_seeds().iter().filter_map(body).collect()
 }
 
 pub(super) fn segment_header(data: &[u8]) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::files::{CONTROL, CleanMark, Format, newer};
-use crate::frame::{Fault, check_records};
+use crate::frame::Fault;
 use crate::log::open::fresh_salt;
 use crate::options::{Cut, OpenReport};
 use crate::segment::{
@@ -68,11 +68,11 @@ pub(crate) fn walk(reader: &mut FrameReader, from: Walk, bound: u64) -> std::io:
             Err(ReadError::Io(e)) => return Err(e),
             Err(ReadError::Fault(fault)) => return Ok(Walk { fault: Some(fault), ..at }),
         };
-        let header = frame.header;
+        let header = &frame.header;
         let fault = if header.base_seq != at.seq {
             Some(Fault::Sequence { expected: at.seq, found: header.base_seq })
         } else {
-            match check_records(&header, reader.body(frame.body)) {
+            match reader.check_records(&frame) {
                 Ok(time_us) => {
                     at.last_time_us = at.last_time_us.max(time_us);
                     None

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Fault, FrameHeader, take_record};
+use crate::keys::KeySet;
 use crate::log::{Inner, Log};
 use crate::segment::{FRAMES_START, FrameReader, ReadError, SegmentInfo};
 use crate::storage::OpenMode;
@@ -118,6 +119,23 @@ impl Scanner {
         Ok(span.map(|span| self.lend(&span)))
     }
 
+    /// The next record below `end` with one of these keys; the others are passed over. `None` when
+    /// [`Scanner::position`] reached `end` or the tail.
+    ///
+    /// It finds what [`Scanner::next_where`] finds, and leaves frames unread of which their filter says that none
+    /// of the keys is there. What is left unread is not checked; [`crate::verify`] is for that.
+    pub fn next_of(&mut self, keys: &KeySet, end: u64) -> Result<Option<Record<'_>>> {
+        loop {
+            if !self.is_in_frame(self.seq) {
+                self.pass_without(keys, end)?;
+            }
+            let Some(span) = self.step(end)? else { return Ok(None) };
+            if keys.contains(self.reader.body(span.key.clone())) {
+                return Ok(Some(self.lend(&span)));
+            }
+        }
+    }
+
     /// The next record below `end` whose key and meta satisfy the predicate; the others are passed over.
     /// `None` when [`Scanner::position`] reached `end` or the tail.
     pub fn next_where(
@@ -195,25 +213,9 @@ impl Scanner {
 
     /// Loads the frame that begins with the next record; false at the tail.
     pub(super) fn load(&mut self) -> Result<bool> {
-        self.inner().check_closed(OP)?;
-        self.frame = None;
-        loop {
-            if !self.is_below_tail() {
-                return Ok(false);
-            }
-            if self.current.is_none() {
-                let seq = self.seq;
-                if let Err(e) = self.enter(seq) {
-                    self.seq = seq;
-                    return Err(e);
-                }
-                if self.frame.is_some() {
-                    return Ok(true);
-                }
-                continue;
-            }
-            if self.has_moved_on()? {
-                continue;
+        while self.arrive()? {
+            if self.frame.is_some() {
+                return Ok(true);
             }
             match self.reader.frame(self.pos) {
                 Ok(frame) if frame.header.base_seq == self.seq => {
@@ -233,6 +235,48 @@ impl Scanner {
                 }
             }
         }
+        Ok(false)
+    }
+
+    /// Goes over whole frames below `end` whose filter excludes all of the keys.
+    fn pass_without(&mut self, keys: &KeySet, end: u64) -> Result<()> {
+        while self.seq < end && self.arrive()? && self.frame.is_none() {
+            match self.reader.frame_without(self.pos, keys) {
+                Ok(Some(header))
+                    if header.base_seq == self.seq && header.end_seq() <= end.min(self.tail) =>
+                {
+                    self.damage = None;
+                    self.pos += header.frame_len();
+                    self.pos_seq = header.end_seq();
+                    self.seq = self.pos_seq;
+                }
+                // If something is wrong, loading the frame tells.
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to where the frame of the next record begins, and loads it only to look for the record in it;
+    /// false at the tail.
+    fn arrive(&mut self) -> Result<bool> {
+        self.inner().check_closed(OP)?;
+        self.frame = None;
+        while self.is_below_tail() {
+            if self.current.is_none() {
+                let seq = self.seq;
+                if let Err(e) = self.enter(seq) {
+                    self.seq = seq;
+                    return Err(e);
+                }
+                if self.frame.is_some() {
+                    return Ok(true);
+                }
+            } else if !self.has_moved_on()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn accept(&mut self, header: FrameHeader, body: Range<usize>) {

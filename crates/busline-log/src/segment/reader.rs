@@ -5,7 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::files::read_full;
-use crate::frame::{ALIGN, BATCH_BYTES_TARGET, Fault, FrameHeader, HEADER_LEN};
+use crate::frame::{
+    ALIGN, BATCH_BYTES_TARGET, FILTER_LEN_MAX, Fault, FrameHeader, HEADER_LEN, check_records,
+};
+use crate::keys::KeySet;
 use crate::storage::StorageFile;
 
 /// What is read at once, in bytes: a frame of the usual size with what it may be longer.
@@ -32,7 +35,7 @@ impl From<Fault> for ReadError {
     }
 }
 
-/// A frame whose header and body were checked; the body lies in the reader's buffer.
+/// A frame whose parts were checked, all but the inside of its body; it lies in the reader's buffer.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadedFrame {
     pub(crate) header: FrameHeader,
@@ -73,11 +76,22 @@ impl FrameReader {
         self.buffer.get(range).unwrap_or_default()
     }
 
+    /// The bytes of a loaded frame's filter and body, as they follow its header.
+    pub(crate) fn rest(&self, frame: &LoadedFrame) -> &[u8] {
+        let filter_len = frame.header.body_start() - HEADER_LEN;
+        self.body(frame.body.start.saturating_sub(filter_len)..frame.body.end)
+    }
+
+    /// Checks the inside of a loaded frame's body; the time of its youngest record.
+    pub(crate) fn check_records(&self, frame: &LoadedFrame) -> Result<i64, Fault> {
+        let filter = frame.header.check_filter(self.rest(frame))?;
+        check_records(&frame.header, filter, self.body(frame.body.clone()))
+    }
+
     /// Reads and checks the header at a position.
     pub(crate) fn header(&mut self, pos: u64) -> Result<FrameHeader, ReadError> {
         self.fill(pos, HEADER_LEN)?;
-        let salt = self.file.as_ref().map_or(0, |(_, salt)| *salt);
-        Ok(FrameHeader::decode(self.slice(pos, HEADER_LEN), salt)?)
+        Ok(FrameHeader::decode(self.slice(pos, HEADER_LEN), self.salt())?)
     }
 
     /// Reads and checks the frame at a position, all but the inside of its body.
@@ -95,9 +109,29 @@ impl FrameReader {
         if rest.len() < len - HEADER_LEN {
             return Err(Fault::Truncated.into());
         }
-        header.check_body(rest)?;
-        let start = usize::try_from(pos - self.window.start).unwrap_or(usize::MAX) + HEADER_LEN;
+        header.check_rest(rest)?;
+        let start = usize::try_from(pos - self.window.start).unwrap_or(usize::MAX);
+        let start = start.saturating_add(header.body_start());
         Ok(LoadedFrame { body: start..start + header.body_len as usize, header })
+    }
+
+    /// Reads and checks the header and the filter of the frame at a position, and not its body; the header when
+    /// no record can have one of these keys, nothing when one may.
+    pub(crate) fn frame_without(
+        &mut self,
+        pos: u64,
+        keys: &KeySet,
+    ) -> Result<Option<FrameHeader>, ReadError> {
+        let mut read = [0; HEADER_LEN + FILTER_LEN_MAX];
+        let mut bytes = self.slice(pos, read.len());
+        if bytes.len() < read.len() {
+            let Some((file, _)) = &self.file else { return Ok(None) };
+            let len = read_full(file.as_ref(), &mut read, pos)?;
+            bytes = read.get(..len).unwrap_or_default();
+        }
+        let header = FrameHeader::decode(bytes, self.salt())?;
+        let filter = header.check_filter(bytes.get(HEADER_LEN..).unwrap_or_default())?;
+        Ok((!keys.may_be_in(filter)).then_some(header))
     }
 
     /// Searches for the next valid frame from a position on that passes `wanted`.
@@ -137,6 +171,10 @@ impl FrameReader {
             }
             pos += rest.len() as u64;
         }
+    }
+
+    fn salt(&self) -> u32 {
+        self.file.as_ref().map_or(0, |(_, salt)| *salt)
     }
 
     /// What the buffer holds of `len` bytes at `pos`; fewer at the end of the file.

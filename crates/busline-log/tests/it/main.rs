@@ -9,6 +9,7 @@ mod flips;
 mod fork;
 mod group_kill;
 mod helper;
+mod keys;
 mod kill;
 mod media;
 mod model;
