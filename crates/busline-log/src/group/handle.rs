@@ -133,6 +133,13 @@ impl Group {
         Ok((declared, member))
     }
 
+    /// Grows with every change of the group, by anybody: who looked at it and sees the same number later
+    /// missed nothing. One load.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.shared.journal.next_seq()
+    }
+
     /// Opens a group that exists.
     ///
     /// # Errors

@@ -156,7 +156,8 @@ impl Member {
         self.group.shared.read(|state| {
             let timer = state.runs.next_timer_us();
             if state.others_hold_claims(self.id) {
-                let probe = now.boot_us.saturating_add(PROBE_US);
+                // The same moments for all groups: a process that is a member of many wakes once for all.
+                let probe = now.boot_us.saturating_add(PROBE_US) / PROBE_US * PROBE_US;
                 return Some(timer.map_or(probe, |timer| timer.min(probe)));
             }
             timer

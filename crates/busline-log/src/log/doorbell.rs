@@ -1,6 +1,7 @@
 //! Waiting for records, for event loops: a file descriptor that becomes readable.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::BELLS;
 use crate::log::open::fresh_token;
 use crate::log::wait::Mark;
-use crate::log::{Inner, Log};
-use crate::storage::Bell;
+use crate::log::{Inner, Log, lock};
+use crate::storage::{Bell, Rope};
 
 const OP: &str = "make a doorbell";
 
@@ -69,7 +70,8 @@ impl Log {
 
 impl Doorbell {
     /// Asks to be rung. False when something changed since the mark was taken: look for work again, the
-    /// bell is not armed. True: wait for the descriptor; any change from the mark on rings it.
+    /// bell may ring for that. True: wait for the descriptor; any change from the mark on rings it.
+    /// Several threads may wait with one bell: who drains it wakes the others.
     pub fn arm(&self, mark: Mark) -> Result<bool> {
         let inner = &self.log.inner;
         inner.check_open("arm a doorbell")?;
@@ -84,8 +86,7 @@ impl Doorbell {
         if inner.mark() == mark {
             return Ok(true);
         }
-        // Whoever changed it may have rung already; the next drain takes that.
-        word.store(self.token << 2 | IDLE, Ordering::SeqCst);
+        // It stays armed: another thread may wait with it since then. A needless ring, the next drain takes.
         Ok(false)
     }
 
@@ -142,12 +143,12 @@ fn claim_slot(inner: &Inner, token: u64) -> Option<usize> {
 
 /// Rings every armed bell once.
 pub(super) fn ring_armed(inner: &Inner) {
-    for word in inner.control.bells() {
+    for (slot, word) in inner.control.bells().enumerate() {
         let seen = word.load(Ordering::SeqCst);
         if seen & STATES == ARMED {
             let idle = seen & !STATES | IDLE;
             if word.compare_exchange(seen, idle, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
-                ring(inner, word, idle);
+                ring(inner, slot, word, idle);
             }
         }
     }
@@ -155,21 +156,47 @@ pub(super) fn ring_armed(inner: &Inner) {
 
 /// Frees the slots of bells whose owners are dead.
 fn sweep(inner: &Inner) {
-    for word in inner.control.bells() {
+    for (slot, word) in inner.control.bells().enumerate() {
         let seen = word.load(Ordering::SeqCst);
         if seen != FREE {
             // The living take it for a needless wake-up.
-            ring(inner, word, seen);
+            ring(inner, slot, word, seen);
         }
     }
 }
 
-fn ring(inner: &Inner, word: &AtomicU64, seen: u64) {
-    let path = bell_path(inner, seen >> 2);
-    if let Ok(false) = inner.storage.ring(&path)
+fn ring(inner: &Inner, slot: usize, word: &AtomicU64, seen: u64) {
+    let token = seen >> 2;
+    let rung = lock(&inner.ropes).to(inner, slot, token);
+    if let Ok(false) = rung.and_then(|rope| rope.map_or(Ok(false), |rope| rope.ring()))
         && word.compare_exchange(seen, FREE, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     {
         // Its owner is dead. A left-over would only take up a name.
-        let _ = inner.storage.remove(&path);
+        let _ = inner.storage.remove(&bell_path(inner, token));
+    }
+}
+
+/// Of this many slots, the first ones, a handle keeps the ropes: opening one takes longer than ringing.
+const ROPES_MAX: usize = 16;
+
+/// The ropes of bells that were rung before, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Ropes {
+    kept: [Option<(u64, Arc<dyn Rope>)>; ROPES_MAX],
+}
+
+impl Ropes {
+    /// The rope of the bell in a slot; `None` when nobody owns it.
+    fn to(&mut self, inner: &Inner, slot: usize, token: u64) -> io::Result<Option<Arc<dyn Rope>>> {
+        let Some(kept) = self.kept.get_mut(slot) else {
+            return inner.storage.rope(&bell_path(inner, token));
+        };
+        if let Some((of, rope)) = kept
+            && *of == token
+        {
+            return Ok(Some(Arc::clone(rope)));
+        }
+        *kept = inner.storage.rope(&bell_path(inner, token))?.map(|rope| (token, rope));
+        Ok(kept.as_ref().map(|(_, rope)| Arc::clone(rope)))
     }
 }

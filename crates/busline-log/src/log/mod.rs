@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     leader: Mutex<commit::Synced>,
     table: Mutex<CachedTable>,
     indexed: Mutex<VecDeque<Arc<SegmentInfo>>>,
+    /// What the doorbells of others are rung by.
+    ropes: Mutex<doorbell::Ropes>,
     fork_guard: ForkGuard,
     closed: AtomicBool,
     report: OpenReport,

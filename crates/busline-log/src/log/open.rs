@@ -119,6 +119,7 @@ impl Log {
             leader: Mutex::new(None),
             table: Mutex::new(CachedTable::default()),
             indexed: Mutex::default(),
+            ropes: Mutex::default(),
             fork_guard: ForkGuard::new(),
             closed: AtomicBool::new(false),
             report,

@@ -269,6 +269,35 @@ fn a_doorbell_rings_when_it_is_armed() {
     assert!(bell.arm(log.mark()).unwrap());
     other.ring();
     assert!(bell.wait(Some(Duration::from_secs(20))).unwrap());
+    // Another bell in the slot of one that was rung before.
+    drop(bell);
+    let bell = log.doorbell().unwrap();
+    assert!(bell.arm(log.mark()).unwrap());
+    push(&other, 2..3, 0);
+    assert!(bell.wait(Some(Duration::from_secs(20))).unwrap());
+}
+
+#[test]
+fn every_armed_doorbell_is_rung_and_those_of_the_dead_make_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &Options::default());
+    let other = open(dir.path(), &Options::default());
+    let bells: Vec<_> = (0..256).map(|_| log.doorbell().unwrap()).collect();
+    assert_eq!(log.doorbell().unwrap_err().kind(), ErrorKind::Limit);
+    for round in 0..3 {
+        for bell in &bells {
+            assert!(bell.arm(log.mark()).unwrap());
+        }
+        push(&other, round..round + 1, 0);
+        for bell in &bells {
+            assert!(bell.wait(Some(Duration::from_secs(20))).unwrap() && bell.drain().unwrap());
+        }
+    }
+    // As if their processes had been killed: the slots stay taken, nobody reads the pipes.
+    for file in std::fs::read_dir(dir.path().join("bells")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    log.doorbell().unwrap();
 }
 
 #[test]

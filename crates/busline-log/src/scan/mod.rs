@@ -2,6 +2,8 @@
 
 mod damage;
 mod seek;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::Range;
@@ -163,6 +165,35 @@ impl Scanner {
         Ok(span.map(|span| self.lend(&span)))
     }
 
+    /// Up to which sequence number records can be read without waiting for the medium, by a runtime's thread:
+    /// those of one frame in memory, of at most so many bytes. The position at the tail, where there
+    /// is nothing to read; `None` when reading may wait. Costs the copy and the checksum of the frame.
+    pub fn ready_until(&mut self, bytes_max: u64) -> Option<u64> {
+        let in_frame = |frame: &&Frame| self.seq < frame.header.end_seq();
+        if let Some(frame) = self.frame.as_ref().filter(in_frame) {
+            return Some(frame.header.end_seq());
+        }
+        self.inner().check_open(OP).ok()?;
+        if !self.is_below_tail() {
+            return Some(self.seq);
+        }
+        if self.has_changed() {
+            return None;
+        }
+        let current = self.current.as_ref()?;
+        if current.end.is_some_and(|end| self.seq >= end) {
+            return None;
+        }
+        self.expect_end();
+        let frame = self.reader.frame_in_memory(self.pos, bytes_max)?;
+        if frame.header.base_seq != self.seq {
+            return None;
+        }
+        let end = frame.header.end_seq();
+        self.accept(frame.header, frame.body);
+        Some(end)
+    }
+
     fn lend(&self, span: &Span) -> Record<'_> {
         Record {
             seq: span.seq,
@@ -217,6 +248,7 @@ impl Scanner {
             if self.frame.is_some() {
                 return Ok(true);
             }
+            self.expect_end();
             match self.reader.frame(self.pos) {
                 Ok(frame) if frame.header.base_seq == self.seq => {
                     self.accept(frame.header, frame.body);
@@ -283,6 +315,16 @@ impl Scanner {
         self.pos += header.frame_len();
         self.pos_seq = header.end_seq();
         self.frame = Some(Frame { header, body, at: 0 });
+    }
+
+    /// Tells the reader where the segment ends as of now: what lies behind is unwritten, or zeros.
+    fn expect_end(&mut self) {
+        let control = &self.log.inner.control;
+        let base = self.current.as_ref().map(|current| current.info.base());
+        // Announced before it is written, unlike the tail's position.
+        let end = control.dirty_until();
+        let is_active = base == Some(control.active_base());
+        self.reader.expect_end(if is_active { end } else { u64::MAX });
     }
 
     /// Whether the next record is visible; looks at the tail again only when it must.

@@ -49,16 +49,21 @@ pub(crate) struct FrameReader {
     buffer: Vec<u8>,
     /// The bytes of the file that the buffer holds.
     window: Range<u64>,
+    /// Nothing is read ahead from here on.
+    end: u64,
+    /// Takes only what is in memory; anything else fails with `WouldBlock`.
+    is_hasty: bool,
 }
 
 impl FrameReader {
     pub(crate) fn new() -> Self {
-        Self { file: None, buffer: Vec::new(), window: 0..0 }
+        Self { file: None, buffer: Vec::new(), window: 0..0, end: u64::MAX, is_hasty: false }
     }
 
     /// Turns to a file; its frames are salted with `salt`.
     pub(crate) fn open(&mut self, file: Arc<dyn StorageFile>, salt: u32) {
         self.file = Some((file, salt));
+        self.end = u64::MAX;
         self.forget();
     }
 
@@ -69,6 +74,11 @@ impl FrameReader {
     /// Forgets what was read, because more may have been written since.
     pub(crate) fn forget(&mut self) {
         self.window = 0..0;
+    }
+
+    /// Says where the frames end, as far as that is known: behind it nothing is worth reading ahead.
+    pub(crate) fn expect_end(&mut self, end: u64) {
+        self.end = end;
     }
 
     /// The bytes of a loaded frame's body.
@@ -134,6 +144,16 @@ impl FrameReader {
         Ok((!keys.may_be_in(filter)).then_some(header))
     }
 
+    /// As [`FrameReader::frame`], if all of it is in memory and it is no longer than that. What is
+    /// wrong, who waits for it finds out.
+    pub(crate) fn frame_in_memory(&mut self, pos: u64, len_max: u64) -> Option<LoadedFrame> {
+        self.is_hasty = true;
+        let header = self.header(pos).ok().filter(|header| header.frame_len() <= len_max);
+        let frame = header.and_then(|_| self.frame(pos).ok());
+        self.is_hasty = false;
+        frame
+    }
+
     /// Searches for the next valid frame from a position on that passes `wanted`.
     pub(crate) fn search(
         &mut self,
@@ -195,7 +215,8 @@ impl FrameReader {
         let Some((file, _)) = &self.file else {
             return Ok(());
         };
-        let want = len.max(CHUNK);
+        let ahead = usize::try_from(self.end.saturating_sub(pos)).unwrap_or(CHUNK).min(CHUNK);
+        let want = len.max(ahead);
         // What is there of it already is moved, not read again.
         let held = self.slice(pos, want).len();
         let start = usize::try_from(pos.saturating_sub(self.window.start)).unwrap_or(0);
@@ -203,16 +224,22 @@ impl FrameReader {
             self.buffer.copy_within(start..start + held, 0);
         }
         self.window = 0..0;
-        if self.buffer.len() < want || (self.buffer.len() > BUFFER_KEPT_MAX && want == CHUNK) {
+        let room = want.max(CHUNK);
+        if self.buffer.len() < room || (self.buffer.len() > BUFFER_KEPT_MAX && room == CHUNK) {
             // Fresh zeros cost nothing until they are written over; zeroing what is there costs every byte.
-            let mut buffer = vec![0; want];
+            let mut buffer = vec![0; room];
             if let (Some(to), Some(from)) = (buffer.get_mut(..held), self.buffer.get(..held)) {
                 to.copy_from_slice(from);
             }
             self.buffer = buffer;
         }
         let missing = self.buffer.get_mut(held..want).unwrap_or_default();
-        let read = read_full(file.as_ref(), missing, pos + held as u64)?;
+        let at = pos + held as u64;
+        let read = if self.is_hasty {
+            file.try_read_at(missing, at)?.ok_or(io::ErrorKind::WouldBlock)?
+        } else {
+            read_full(file.as_ref(), missing, at)?
+        };
         self.window = pos..pos + (held + read) as u64;
         Ok(())
     }

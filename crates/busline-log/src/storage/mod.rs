@@ -71,8 +71,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>>;
     /// Makes the reading end of a bell at this path.
     fn bell(&self, path: &Path) -> io::Result<Arc<dyn Bell>>;
+    /// A rope to the bell at this path; `None` when nobody owns it any more.
+    fn rope(&self, path: &Path) -> io::Result<Option<Arc<dyn Rope>>>;
     /// Rings the bell at this path; `Ok(false)` when nobody owns it any more.
-    fn ring(&self, path: &Path) -> io::Result<bool>;
+    fn ring(&self, path: &Path) -> io::Result<bool> {
+        self.rope(path)?.map_or(Ok(false), |rope| rope.ring())
+    }
     /// What is known about the medium below a path: whether it is remote.
     fn is_remote(&self, path: &Path) -> io::Result<bool>;
     /// Identifies this boot of the machine; shared pages of another boot are not believed.
@@ -84,6 +88,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 pub trait StorageFile: fmt::Debug + Send + Sync + 'static {
     /// Reads up to `buf.len()` bytes at `at`; fewer at the end of the file, 0 beyond it.
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+    /// As [`StorageFile::read_at`], but only what is in memory: fewer bytes, or `None` when the first of
+    /// them would have to be waited for, or nobody can tell.
+    fn try_read_at(&self, _buf: &mut [u8], _at: u64) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
     /// Writes all of `buf` at `at`. After an error any part of it may have been written.
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()>;
     /// Sets the length.
@@ -148,4 +157,10 @@ pub trait Bell: fmt::Debug + Send + Sync + 'static {
     fn fd(&self) -> Option<std::os::fd::BorrowedFd<'_>>;
     /// Where it stands.
     fn path(&self) -> PathBuf;
+}
+
+/// What a bell is rung by, any number of times.
+pub trait Rope: fmt::Debug + Send + Sync + 'static {
+    /// Rings; `Ok(false)` when nobody owns the bell any more.
+    fn ring(&self) -> io::Result<bool>;
 }

@@ -35,13 +35,18 @@ fn a_bell_rings_in_another_process_and_its_death_is_noticed() {
     let storage = FsStorage::new();
     let (mut owner, said) = with_file("bell-owner", &file);
     assert_eq!(hear(&said), "mine");
+    let rope = storage.rope(&file).unwrap().expect("it has an owner");
     for _ in 0..3 {
         assert!(storage.ring(&file).unwrap());
         assert_eq!(hear(&said), "rung");
+        assert!(rope.ring().unwrap());
+        assert_eq!(hear(&said), "rung");
     }
     owner.kill();
+    assert!(!rope.ring().unwrap(), "a dead owner hears nothing");
     assert!(storage.exists(&file).unwrap());
     assert!(!storage.ring(&file).unwrap(), "a dead owner hears nothing");
+    assert!(storage.rope(&file).unwrap().is_none());
     let bell = storage.bell(&file).unwrap();
     assert!(storage.ring(&file).unwrap() && bell.drain().unwrap());
 }

@@ -42,6 +42,8 @@ pub(super) struct Claim {
     /// The next record is larger than the room that was left.
     pub(super) no_room: bool,
     pub(super) mark: Mark,
+    /// Of the group, before the claim.
+    pub(super) version: u64,
     /// When to look again, by the monotonic clock.
     pub(super) wait: Option<Duration>,
 }
@@ -67,7 +69,7 @@ impl Claimer {
 
     /// Claims, and looks when to look again if there is nothing.
     pub(super) fn claim(&mut self, room: Room) -> Result<Claim> {
-        let mark = self.state.topic.log.mark();
+        let (mark, version) = (self.state.topic.log.mark(), self.state.group.version());
         let mut first = true;
         loop {
             let now = self.state.topic.now();
@@ -99,7 +101,7 @@ impl Claimer {
                 let due = self.member.wake_at_us(now).map_err(of_log)?;
                 wait = due.map(|due| at + Duration::from_micros(due.saturating_sub(now.boot_us)));
             }
-            return Ok(Claim { id: outcome.claim, at, chunk, more, no_room, mark, wait });
+            return Ok(Claim { id: outcome.claim, at, chunk, more, no_room, mark, version, wait });
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use busline_core::transport::{Read, Reader};
-use busline_core::{Clock, Error, ErrorKind, Offset, Position, Record, Result};
+use busline_core::{Error, ErrorKind, Offset, Position, Record, Result};
 use busline_log::{Mark, Scanner};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
@@ -12,11 +12,14 @@ use tokio::task::JoinHandle;
 use super::error::{of_log, worker_gone};
 use super::mapping::{Chunk, key_matches};
 use super::state::Scope;
-use super::store::TopicLog;
+use super::store::{Store, TopicLog};
 use super::wait::Waiter;
 
 /// The most bytes copied into one block.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// The same for what a runtime's thread reads by itself, and the most records that it looks at.
+const READY_BYTES_MAX: usize = 64 << 10;
+const READY_RECORDS_MAX: u64 = 4096;
 
 pub(super) struct FileReader {
     topic: Arc<TopicLog>,
@@ -45,7 +48,7 @@ struct Cursor {
 pub(super) fn open(
     topic: &Arc<TopicLog>,
     spec: Read,
-    clock: Arc<dyn Clock>,
+    store: &Store,
     scope: &Arc<Scope>,
 ) -> Result<FileReader> {
     if spec.chunk_max == 0 {
@@ -62,7 +65,11 @@ pub(super) fn open(
         scope: Arc::clone(scope),
         position,
         mark,
-        waiter: Waiter::new(topic.log.clone(), clock),
+        waiter: Waiter::new(
+            topic.log.clone(),
+            Arc::clone(store.time.clock()),
+            Arc::clone(&store.bells),
+        ),
         topic: Arc::clone(topic),
         spec,
     })
@@ -83,6 +90,37 @@ impl Cursor {
                 Err(_) => break,
             }
         }
+        self.records(chunk)
+    }
+
+    /// What can be had without waiting for the disk, a little at a time: a message that was just
+    /// written is in memory, and another thread would be woken for nothing. `None` when nobody can say
+    /// without waiting whether there is something.
+    fn read_ready(&mut self, spec: &Read) -> Option<Result<Vec<Record>>> {
+        let mut chunk = Chunk::default();
+        let wanted = |key: &[u8], _: &[u8]| key_matches(&spec.patterns, key);
+        let last = self.scanner.position().saturating_add(READY_RECORDS_MAX);
+        let mut at_tail = false;
+        while chunk.len() < spec.chunk_max
+            && chunk.bytes() < READY_BYTES_MAX
+            && self.scanner.position() < last
+        {
+            let Some(end) = self.scanner.ready_until(READY_BYTES_MAX as u64) else { break };
+            at_tail = end == self.scanner.position();
+            if at_tail {
+                break;
+            }
+            match self.scanner.next_where(end.min(last), wanted) {
+                Ok(Some(record)) => chunk.push(&record, 0),
+                Ok(None) => {}
+                // It comes again to who reads on.
+                Err(_) => break,
+            }
+        }
+        (at_tail || chunk.len() > 0).then(|| self.records(chunk))
+    }
+
+    fn records(&mut self, chunk: Chunk) -> Result<Vec<Record>> {
         let mut records = Vec::with_capacity(chunk.len());
         for raw in chunk.into_records() {
             let seq = raw.seq;
@@ -105,6 +143,14 @@ impl FileReader {
             if self.working.is_none() {
                 // Before looking: what comes later than this wakes `wait`.
                 self.mark = self.topic.log.mark();
+                let ready = self.cursor.as_mut().and_then(|cursor| {
+                    let ready = cursor.read_ready(&self.spec);
+                    self.position = cursor.scanner.position();
+                    ready
+                });
+                if let Some(ready) = ready {
+                    return ready;
+                }
                 let spec = self.spec.clone();
                 self.start(move |cursor| Done::Read(cursor.read(&spec)))?;
             }
@@ -175,7 +221,7 @@ impl Reader for FileReader {
 
     fn wait(&mut self) -> BoxFuture<'_, Result<()>> {
         let (scope, mark) = (Arc::clone(&self.scope), self.mark);
-        Box::pin(within(scope, self.waiter.wait(mark)))
+        Box::pin(within(scope, self.waiter.wait(mark, None, || false)))
     }
 
     fn seek(&mut self, to: Position) -> BoxFuture<'_, Result<()>> {

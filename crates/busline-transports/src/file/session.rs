@@ -185,7 +185,7 @@ impl Session for FileSession {
             let (store, scope) = (Arc::clone(&self.store), Arc::clone(&self.scope));
             let reader = super::blocking(move || {
                 let topic = store.topic(&spec.topic)?;
-                read::open(&topic, spec, Arc::clone(store.time.clock()), &scope)
+                read::open(&topic, spec, &store, &scope)
             })
             .await?;
             Ok(Box::new(reader) as Box<dyn Reader>)

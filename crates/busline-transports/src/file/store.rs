@@ -13,6 +13,7 @@ use super::config::{FileConfig, Sync};
 use super::error::{of_io, of_log};
 use super::layout::{SETTINGS, Settings, check_marker, escape, read_settings, write_settings};
 use super::time::Time;
+use super::wait::Bells;
 
 /// An open bus directory with the topics that this process uses.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(super) struct Store {
     pub(super) time: Time,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) topics: Mutex<HashMap<Topic, Arc<TopicLog>>>,
+    pub(super) bells: Arc<Bells>,
 }
 
 /// An open topic.
@@ -49,7 +51,7 @@ impl Store {
             )
             .hint("use a local disk; allow_remote=true accepts the risk"));
         }
-        Ok(Self { config, time, storage, topics: Mutex::default() })
+        Ok(Self { config, time, storage, topics: Mutex::default(), bells: Arc::default() })
     }
 
     pub(super) fn topics_directory(&self) -> PathBuf {

@@ -86,7 +86,8 @@ pub(super) fn open(
     let lease = lease_of(&spec);
     let claimer = Claimer::new(&state, member, &config, name, lease);
     tokio::spawn(keep_leases(Arc::downgrade(&state), lease, spec.hold_max));
-    let waiter = Waiter::new(topic.log.clone(), Arc::clone(store.time.clock()));
+    let clock = Arc::clone(store.time.clock());
+    let waiter = Waiter::new(topic.log.clone(), clock, Arc::clone(&store.bells));
     Ok(FileSubscription {
         state,
         spec,
@@ -135,13 +136,15 @@ impl FileSubscription {
                 continue;
             }
             let (mark, wait, more, no_room) = (claim.mark, claim.wait, claim.more, claim.no_room);
+            let version = claim.version;
             self.ready = self.hand_out(claim);
             let was_large = std::mem::take(&mut self.next_is_large);
             if !self.ready.is_empty() || !self.exhausted.is_empty() {
                 continue;
             }
             if !more {
-                self.waiter.wait_until(mark, wait).await?;
+                let group = &self.state.group;
+                self.waiter.wait(mark, wait, || group.version() != version).await?;
             } else if no_room && !was_large {
                 self.next_is_large = true;
             } else if no_room && !self.state.in_flight().held.is_empty() {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::mem::MemStorage;
-use super::{Bell, OpenMode, PAGE_WORDS, SharedPage, Storage, StorageFile, StorageLock};
+use super::{Bell, OpenMode, PAGE_WORDS, Rope, SharedPage, Storage, StorageFile, StorageLock};
 
 /// A storage that fails as its [`FaultPlan`] says, and else does what the storage below it does.
 #[derive(Debug, Clone)]
@@ -116,9 +116,9 @@ impl Storage for FaultyStorage {
         self.inner.bell(path)
     }
 
-    fn ring(&self, path: &Path) -> io::Result<bool> {
+    fn rope(&self, path: &Path) -> io::Result<Option<Arc<dyn Rope>>> {
         self.plan.check(Call::Bell, path)?;
-        self.inner.ring(path)
+        self.inner.rope(path)
     }
 
     fn is_remote(&self, path: &Path) -> io::Result<bool> {
@@ -166,6 +166,11 @@ impl StorageFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         self.plan.check(Call::Read, &self.path)?;
         self.inner.read_at(buf, at)
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+        self.plan.check(Call::Read, &self.path)?;
+        self.inner.try_read_at(buf, at)
     }
 
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {

@@ -35,7 +35,7 @@ pub enum Call {
     Page,
     /// `sync` of a shared page.
     PageSync,
-    /// `bell` and `ring`.
+    /// `bell` and `rope`.
     Bell,
     /// Every one of the above.
     Any,

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 
 use super::unshared::Unshared;
 use super::wait;
-use crate::storage::Bell;
 use crate::storage::fork::ForkGuard;
+use crate::storage::{Bell, Rope};
 
 /// The owner's ends of a FIFO. Dropping it removes the FIFO.
 #[derive(Debug)]
@@ -91,26 +91,77 @@ impl Bell for FsBell {
     }
 }
 
-/// Writes one byte into the FIFO; false when there is none, or none that anybody reads.
-pub(super) fn ring(path: &Path) -> io::Result<bool> {
-    let Some(mut writer) = open_writer(path)? else { return Ok(false) };
-    // The owner may die right here, and a write without readers raises SIGPIPE, which ends a host
-    // program that does not ignore it. A reading end of our own makes that impossible.
-    let _reader = match open_end(path, false) {
-        Ok(reader) => reader,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    loop {
-        return match writer.write(&[1]) {
-            Ok(_) => Ok(true),
-            // Full: it has been rung thousands of times already.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => Err(error),
-        };
+/// A writing end of somebody's FIFO. It keeps nothing alive: whether there is an owner, the reading ends say.
+#[derive(Debug)]
+pub(super) struct FsRope {
+    writer: File,
+    path: PathBuf,
+}
+
+impl FsRope {
+    /// `None` when there is no FIFO, or none that anybody reads.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        Ok(open_writer(path)?.map(|writer| Self { writer, path: path.to_owned() }))
     }
+
+    /// Writes one byte. A write without readers raises SIGPIPE, which ends a host program that does not
+    /// ignore it, and the owner may die at any moment.
+    fn write(&self) -> io::Result<usize> {
+        match write_without_signal(&self.writer) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.write_guarded(),
+            other => other,
+        }
+    }
+
+    /// A reading end of our own makes the signal impossible. It is there no longer than the write, for it
+    /// passes for the owner's.
+    pub(super) fn write_guarded(&self) -> io::Result<usize> {
+        if !wait::is_read(self.writer.as_fd())? {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let _reader = open_end(&self.path, false)?;
+        (&self.writer).write(&[1])
+    }
+}
+
+impl Rope for FsRope {
+    fn ring(&self) -> io::Result<bool> {
+        loop {
+            return match self.write() {
+                Ok(_) => Ok(true),
+                // Full: it has been rung thousands of times already.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+}
+
+/// `Unsupported` by systems that cannot, as Linux before 6.18.
+#[cfg(target_os = "linux")]
+fn write_without_signal(writer: &File) -> io::Result<usize> {
+    use rustix::io::{ReadWriteFlags, pwritev2};
+
+    /// `RWF_NOSIGNAL` of `linux/fs.h`.
+    const NO_SIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
+    /// A pipe has no positions: this asks for none.
+    const NO_POSITION: u64 = u64::MAX;
+
+    match pwritev2(writer, &[io::IoSlice::new(&[1])], NO_POSITION, NO_SIGNAL) {
+        // Whoever filters system calls may say so in other words.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_without_signal(_: &File) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_vendor = "apple"))]

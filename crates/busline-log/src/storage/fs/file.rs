@@ -35,6 +35,19 @@ impl StorageFile for FsFile {
         Ok(done)
     }
 
+    #[cfg(target_os = "linux")]
+    fn try_read_at(&self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+        match preadv2(&self.file, &mut [io::IoSliceMut::new(buf)], at, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            // Not every file system can tell, nor does every system know the call.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         self.file.write_all_at(buf, at)
     }

@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Bell, OpenMode, SharedPage, Storage, StorageFile, StorageLock};
+use super::{Bell, OpenMode, Rope, SharedPage, Storage, StorageFile, StorageLock};
 
 /// The file system of this machine. Has no state: every value is the same storage.
 ///
@@ -90,8 +90,8 @@ impl Storage for FsStorage {
         Ok(Arc::new(bell::FsBell::create(path)?))
     }
 
-    fn ring(&self, path: &Path) -> io::Result<bool> {
-        bell::ring(path)
+    fn rope(&self, path: &Path) -> io::Result<Option<Arc<dyn Rope>>> {
+        Ok(bell::FsRope::open(path)?.map(|rope| Arc::new(rope) as Arc<dyn Rope>))
     }
 
     fn is_remote(&self, path: &Path) -> io::Result<bool> {

@@ -75,6 +75,25 @@ fn a_bell_that_is_full_still_rings() {
 }
 
 #[test]
+fn a_rope_rings_as_long_as_somebody_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bell");
+    let bell = FsStorage::new().bell(&path).unwrap();
+    let rope = bell::FsRope::open(&path).unwrap().unwrap();
+    let guarded = || rope.write_guarded();
+    for _ in 0..3 {
+        assert!(rope.ring().unwrap() && bell.drain().unwrap());
+        assert_eq!(guarded().unwrap(), 1);
+        assert!(bell.drain().unwrap() && !bell.drain().unwrap());
+    }
+    drop(bell);
+    assert!(!rope.ring().unwrap());
+    assert_eq!(guarded().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    let next = FsStorage::new().bell(&path).unwrap();
+    assert!(!rope.ring().unwrap() && !next.drain().unwrap(), "another bell in its place");
+}
+
+#[test]
 fn a_bell_left_by_a_dead_owner_is_replaced_and_a_file_in_its_place_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bell");

@@ -70,6 +70,13 @@ pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Res
     }
 }
 
+/// Whether somebody holds the reading end of a pipe.
+pub(super) fn is_read(writer: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::new(&writer, PollFlags::empty())];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(!fds.iter().any(|fd| fd.revents().intersects(PollFlags::ERR)))
+}
+
 /// None for a time that the kernel cannot count to, which is as good as for ever.
 fn timespec(duration: Duration) -> Option<Timespec> {
     Timespec::try_from(duration).ok()

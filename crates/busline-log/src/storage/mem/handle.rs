@@ -10,7 +10,7 @@ use super::life::{Life, Permit, dead};
 use super::medium::{Entry, FileNode, Held, Medium};
 use super::page::SyncPage;
 use super::record::MemOp;
-use crate::storage::{Bell, StorageFile, StorageLock};
+use crate::storage::{Bell, Rope, StorageFile, StorageLock};
 
 /// An open file.
 #[derive(Debug)]
@@ -64,6 +64,10 @@ impl StorageFile for MemFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         self.life.check()?;
         Ok(self.node.content().read(buf, position(at)))
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+        self.read_at(buf, at).map(Some)
     }
 
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
@@ -297,6 +301,20 @@ impl Drop for MemBell {
         if self.life.is_alive() {
             remove_bell(&mut medium, &self.path, &self.node);
         }
+    }
+}
+
+/// What rings a bell.
+#[derive(Debug)]
+pub(super) struct MemRope {
+    pub(super) node: Arc<BellNode>,
+    pub(super) life: Arc<Life>,
+}
+
+impl Rope for MemRope {
+    fn ring(&self) -> io::Result<bool> {
+        self.life.check()?;
+        Ok(self.node.ring())
     }
 }
 

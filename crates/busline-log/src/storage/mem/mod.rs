@@ -15,8 +15,8 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Bell, OpenMode, SharedPage, Storage, StorageFile, StorageLock};
-use handle::{BellNode, MemBell, MemFile, MemLock};
+use super::{Bell, OpenMode, Rope, SharedPage, Storage, StorageFile, StorageLock};
+use handle::{BellNode, MemBell, MemFile, MemLock, MemRope};
 use life::{Life, Permit, dead};
 use medium::{Entry, Medium};
 use page::MemPage;
@@ -274,11 +274,14 @@ impl Storage for MemStorage {
         Ok(Arc::new(MemBell { shared, node, life, path: path.to_owned() }))
     }
 
-    fn ring(&self, path: &Path) -> io::Result<bool> {
-        match self.look()?.0.lookup(path)? {
-            Some(Entry::Bell(bell)) => Ok(bell.ring()),
+    fn rope(&self, path: &Path) -> io::Result<Option<Arc<dyn Rope>>> {
+        let (medium, life) = self.look()?;
+        match medium.lookup(path)? {
+            Some(Entry::Bell(bell)) if bell.is_owned() => {
+                Ok(Some(Arc::new(MemRope { node: bell, life })))
+            }
+            Some(Entry::Bell(_)) | None => Ok(None),
             Some(_) => Err(io::Error::new(ErrorKind::InvalidData, "what stands here is no bell")),
-            None => Ok(false),
         }
     }
 
