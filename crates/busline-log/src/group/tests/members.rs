@@ -174,7 +174,7 @@ fn the_dead_are_noticed_and_what_they_held_goes_to_others() {
     assert!(two.others_hold_claims().unwrap());
     assert_eq!(two.take_over(other.now).unwrap(), 0);
     let wake_at = two.wake_at_us(other.now).unwrap().unwrap();
-    assert_eq!(wake_at, other.now.boot_us + 250_000);
+    assert_eq!(wake_at, 250_000, "when all groups of a process look");
     world.storage.kill();
     assert_eq!(two.take_over(other.now).unwrap(), 3);
     assert!(!two.others_hold_claims().unwrap());

@@ -41,7 +41,12 @@ fn a_waiting_member_knows_when_to_look_again() {
     let (claim, _) = world.claim(&mut one, 9);
     let start = world.now.boot_us;
     assert_eq!(one.wake_at_us(world.now).unwrap(), Some(start + LEASE_US), "its own lease");
-    assert_eq!(two.wake_at_us(world.now).unwrap(), Some(start + 250_000), "to look after one");
+    assert_eq!(two.wake_at_us(world.now).unwrap(), Some(250_000), "to look after one");
+    world.pass(248_999);
+    assert_eq!(two.wake_at_us(world.now).unwrap(), Some(250_000));
+    world.pass(1);
+    assert_eq!(two.wake_at_us(world.now).unwrap(), Some(500_000), "the moment after this one");
+    let start = world.now.boot_us;
     let park = Settlement::Park { delay_us: 1_000 };
     world.settle(one.group(), claim, range(0, 0), park);
     assert_eq!(two.wake_at_us(world.now).unwrap(), Some(start + 1_000));
