@@ -165,7 +165,13 @@ struct Holder {
 
 impl Holder {
     fn new(control: &Control, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Self> {
-        storage.create_dir_all(dir)?;
+        if !storage.exists(dir)? {
+            // A log that was removed under its handle does not come back, not even as a directory.
+            if !dir.parent().map_or(Ok(true), |log| storage.exists(log))? {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            storage.create_dir_all(dir)?;
+        }
         sweep(control, storage.as_ref(), dir);
         loop {
             let token = (fresh_token() >> 32) as u32 & !CONTENDED;

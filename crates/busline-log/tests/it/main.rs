@@ -5,15 +5,15 @@
 mod crash;
 mod damage;
 mod faults;
+mod fleet;
 mod flips;
 mod fork;
-mod group_kill;
 mod helper;
 mod keys;
-mod kill;
 mod media;
 mod model;
 mod processes;
 mod races;
 mod records;
+mod stop;
 mod support;
