@@ -80,6 +80,7 @@ pub(crate) fn claim_all(log: &Log, name: &str, durable: bool) -> Result<Count> {
         first_may_exceed: true,
         lease_us: 30_000_000,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     };
     let mut count = Count::default();

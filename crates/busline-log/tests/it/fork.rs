@@ -61,6 +61,7 @@ fn claim(member: &mut Member, now: Now) -> Result<(ClaimId, Vec<(u64, u32)>), bu
         first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     };
     let mut got = Vec::new();
