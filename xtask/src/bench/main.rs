@@ -15,6 +15,7 @@ mod payload;
 mod peers;
 mod plot;
 mod port;
+mod rare;
 mod report;
 mod scaling;
 mod settle;
@@ -76,6 +77,7 @@ type Work = fn(&Setup, &mut Report) -> Result<()>;
 
 const WORKS: &[(&str, Work, &str)] = &[
     ("throughput", throughput::run, "publish and read messages of 100 B and of 1 KiB"),
+    ("rare", rare::run, "find the messages of rare keys"),
     ("durable", durable::run, "one message, on the medium before publishing returns"),
     ("wake", wake::run, "how soon a sleeping consumer in another process has a message"),
     ("settle", settle::run, "claim and acknowledge messages one by one"),
