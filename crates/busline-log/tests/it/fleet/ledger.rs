@@ -227,6 +227,7 @@ fn audit(log: &Log, stop: &AtomicBool) -> Audit {
         first_may_exceed: true,
         lease_us: u64::MAX >> 8,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     };
     while !stop.load(Ordering::SeqCst) {

@@ -272,6 +272,7 @@ fn request(records_max: usize, lease_us: u64) -> ClaimRequest<'static> {
         first_may_exceed: true,
         lease_us,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     }
 }
