@@ -28,6 +28,7 @@ fn claim(member: &mut Member, max: usize, now: Now) -> Result<(Settle, Vec<u64>)
         first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     };
     let mut seqs = Vec::new();
