@@ -205,11 +205,13 @@ impl Control {
     }
 
     pub(crate) fn tail(&self) -> Tail {
+        let words = self.page.words();
+        let get = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Acquire));
         Tail {
-            active_base: self.get(W_ACTIVE),
-            seq: self.get(W_TAIL_SEQ),
-            pos: self.get(W_TAIL_POS),
-            last_time_us: self.last_time_us(),
+            active_base: get(W_ACTIVE),
+            seq: get(W_TAIL_SEQ),
+            pos: get(W_TAIL_POS),
+            last_time_us: get(W_LAST_TIME).cast_signed(),
         }
     }
 
@@ -222,10 +224,10 @@ impl Control {
         self.set(W_TAIL_SEQ, tail.seq);
     }
 
-    /// Announces that bytes up to `end` will be written.
+    /// Announces that bytes up to `end` will be written. Only the next holder of the append lock looks at it:
+    /// behind this one's release of the lock, or its death.
     pub(crate) fn begin_append(&self, end: u64) {
         self.set(W_DIRTY, end);
-        fence(Ordering::SeqCst);
     }
 
     /// Makes what was written visible.

@@ -13,7 +13,7 @@
 //! * **Give back**: token → 0, one call that wakes one sleeper when the bit was set. A holder that dies
 //!   between the two costs the sleepers their patience and no more.
 //! * **Holder's file**: before a token is first stored, its handle has made and locked (`flock`) the file
-//!   `holders/<token>`, and keeps that lock for its life. So "nobody has it locked" means that the holder is
+//!   `holder.<token>`, and keeps that lock for its life. So "nobody has it locked" means that the holder is
 //!   dead: it cannot be seen of one that lives.
 //! * **Take over**: who finds the word unchanged after its patience looks at that file, with a shared lock, so that
 //!   those who look do not take each other for the holder. Is the holder dead, the word goes dead token →
@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::control::Control;
-use crate::files::HOLDERS;
+use crate::files::HOLDER;
 use crate::log::open::fresh_token;
 use crate::storage::{ForkGuard, Storage, StorageLock};
 
@@ -53,7 +53,7 @@ const SPINS: u32 = 30;
 pub(super) struct AppendLock {
     control: Control,
     storage: Arc<dyn Storage>,
-    /// Where the holders' files are.
+    /// The log's, where the holders' files are.
     dir: PathBuf,
     holder: Option<Holder>,
     /// What a try that failed saw: the word, and the end of the log.
@@ -63,7 +63,7 @@ pub(super) struct AppendLock {
 impl AppendLock {
     pub(super) fn new(control: &Control, storage: &Arc<dyn Storage>, dir: &Path) -> Self {
         let (control, storage) = (control.clone(), Arc::clone(storage));
-        Self { control, storage, dir: dir.join(HOLDERS), holder: None, seen: None }
+        Self { control, storage, dir: dir.to_owned(), holder: None, seen: None }
     }
 
     /// Waits for the lock.
@@ -165,13 +165,6 @@ struct Holder {
 
 impl Holder {
     fn new(control: &Control, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Self> {
-        if !storage.exists(dir)? {
-            // A log that was removed under its handle does not come back, not even as a directory.
-            if !dir.parent().map_or(Ok(true), |log| storage.exists(log))? {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            storage.create_dir_all(dir)?;
-        }
         sweep(control, storage.as_ref(), dir);
         loop {
             let token = (fresh_token() >> 32) as u32 & !CONTENDED;
@@ -201,7 +194,8 @@ impl Drop for Holder {
 fn sweep(control: &Control, storage: &dyn Storage, dir: &Path) {
     for name in storage.list(dir).unwrap_or_default() {
         let path = dir.join(&name);
-        if let Ok(token) = u32::from_str_radix(&name, 16)
+        if let Some(digits) = name.strip_prefix(HOLDER)
+            && let Ok(token) = u32::from_str_radix(digits, 16)
             && let Ok(lock) = storage.lock_file(&path)
             && lock.try_lock().unwrap_or(false)
             && !is_in_word(control, token)
@@ -220,7 +214,7 @@ fn is_alive(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
 }
 
 fn path_of(dir: &Path, token: u32) -> PathBuf {
-    dir.join(format!("{token:08x}"))
+    dir.join(format!("{HOLDER}{token:08x}"))
 }
 
 #[cfg(test)]

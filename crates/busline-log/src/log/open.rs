@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
-    BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, HOLDERS, LABEL_BYTES_MAX, OPEN_LOCK,
-    POISONED, RECOVERY_LOCK, SYNC_LOCK, is_leftover, without_format, write_atomic,
+    BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, HOLDER, LABEL_BYTES_MAX, OPEN_LOCK, POISONED,
+    RECOVERY_LOCK, SYNC_LOCK, is_leftover, write_atomic,
 };
 use crate::log::append_lock::AppendLock;
 use crate::log::recovery::{self, Recovered};
@@ -232,12 +232,8 @@ fn make(
     make_dir(storage.as_ref(), dir).map_err(io)?;
     check_remote(storage.as_ref(), dir, options, CREATE)?;
     let names = storage.list(dir).map_err(io)?;
-    let has_format = names.iter().any(|name| name == FORMAT);
-    if let (false, Some(damaged)) = (has_format, without_format(storage.as_ref(), dir, CREATE)) {
-        return Err(damaged);
-    }
     let foreign = names.iter().find(|name| !is_leftover(name));
-    if let (Some(name), false) = (foreign, has_format) {
+    if let (Some(name), false) = (foreign, names.iter().any(|name| name == FORMAT)) {
         return Err(Error::new(
             ErrorKind::Foreign,
             CREATE,
@@ -363,15 +359,16 @@ fn recover(
         recovery::recover(storage, dir, format, poisoned, now_us)?;
     let poison = poison_of(poisoned, &report);
     // Doorbells and holders of processes that are gone: no page knows them any more.
-    remove_all(storage, &dir.join(BELLS));
-    remove_all(storage, &dir.join(HOLDERS));
+    remove_all(storage, &dir.join(BELLS), "");
+    remove_all(storage, dir, HOLDER);
     control.init(boot_id, tail, first, poison, clean);
     Ok(report)
 }
 
-/// Empties a directory, if it is there. A left-over takes up a name and nothing else.
-fn remove_all(storage: &dyn Storage, dir: &Path) {
-    for name in storage.list(dir).unwrap_or_default() {
+/// Removes the files of a directory whose names begin so. A left-over takes up a name and nothing else.
+fn remove_all(storage: &dyn Storage, dir: &Path, prefix: &str) {
+    let names = storage.list(dir).unwrap_or_default();
+    for name in names.iter().filter(|name| name.starts_with(prefix)) {
         let _ = storage.remove(&dir.join(name));
     }
 }
