@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::control::{Control, Poison};
+use crate::control::Control;
 use crate::error::{Damage, Error, Result};
-use crate::files::{CONTROL, Format, POISONED, newer};
+use crate::files::{CONTROL, Format, newer};
 use crate::frame::Fault;
 use crate::log::{Walk, examine, walk, walk_start};
 use crate::options::Cut;
@@ -46,10 +46,19 @@ impl Survey {
 pub(super) struct End {
     /// The sequence number after the last record.
     pub(super) tail: Option<u64>,
+    /// The active segment, and where its frames end: zeros may follow.
+    pub(super) active: Option<(u64, u64)>,
     /// Records below this are on the medium, or said to be.
     pub(super) durable: u64,
     /// What opening the log will cut.
     pub(super) cut: Option<Cut>,
+}
+
+impl End {
+    /// Where the frames of a segment end, when that is known.
+    pub(super) fn frames_end(&self, info: &SegmentInfo) -> u64 {
+        self.active.filter(|(base, _)| *base == info.base()).map_or(u64::MAX, |(_, pos)| pos)
+    }
 }
 
 /// The segments of a directory, and those whose header cannot be read.
@@ -148,20 +157,9 @@ fn with_missing(storage: &dyn Storage, dir: &Path, mut listing: Listing) -> List
 /// What the control page tells about the end, when there is one that can be believed.
 pub(super) fn trusted_end(storage: &dyn Storage, dir: &Path) -> Option<End> {
     let control = trusted_control(storage, dir)?;
-    Some(End { tail: Some(control.tail_seq()), durable: control.durable(), cut: None })
-}
-
-/// Whether an fsync failed since the last repair: the note for later boots says so, or the page, which is there also
-/// when the note could not be written.
-pub(super) fn is_poisoned(
-    storage: &dyn Storage,
-    dir: &Path,
-    operation: &'static str,
-) -> Result<bool> {
-    let path = dir.join(POISONED);
-    let noted = storage.exists(&path).map_err(|e| Error::io(operation, &path, e))?;
-    let poison = trusted_control(storage, dir).map(|control| control.poison());
-    Ok(noted || poison == Some(Poison::SyncFailed))
+    let tail = control.tail();
+    let active = Some((tail.active_base, tail.pos));
+    Some(End { tail: Some(tail.seq), active, durable: control.durable(), cut: None })
 }
 
 fn trusted_control(storage: &dyn Storage, dir: &Path) -> Option<Control> {
@@ -186,14 +184,15 @@ pub(super) fn examined_end(
     }
     let found = examine(storage, dir, format)?;
     let (tail, cut) = (Some(found.tail.seq), found.report.cut);
-    Ok(End { tail, durable: found.synced, cut })
+    Ok(End { tail, active: None, durable: found.synced, cut })
 }
 
-/// Reads a segment to where its records end.
+/// Reads a segment to where its records end. Behind `frames_end` nothing is called damaged: zeros may be there.
 pub(super) fn survey(
     storage: &dyn Storage,
     info: &SegmentInfo,
     bound: Bound,
+    frames_end: u64,
     operation: &'static str,
 ) -> Result<Survey> {
     let io = |e| Error::io(operation, &info.path, e);
@@ -236,7 +235,7 @@ pub(super) fn survey(
             path: info.path.clone(),
             segment_base: info.base(),
             offset_start: stop.pos,
-            offset_end: found.map_or(bytes.max(stop.pos), |(pos, _)| pos),
+            offset_end: found.map_or(bytes.min(frames_end).max(stop.pos), |(pos, _)| pos),
             seq_start: stop.seq,
             seq_end: found.map(|(_, header)| header.base_seq).or(end),
             cause: fault.to_string(),

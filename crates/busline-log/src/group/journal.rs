@@ -76,7 +76,7 @@ impl Core {
             self.restart(journal)?;
         }
         for _ in 0..RESTARTS_MAX {
-            if journal.next_seq() == self.applied && !self.searching {
+            if journal.next_seq() == self.applied {
                 return Ok(());
             }
             match self.replay() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, TryLockError};
 
 use crate::control::Signal;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{CLEAN, HOLDERS};
+use crate::files::CLEAN;
 use crate::frame::Batch;
 use crate::log::{Active, Inner, Log, Writer, lock};
 use crate::segment::{FRAMES_START, Place, path};
@@ -52,7 +52,7 @@ impl Log {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        if !writer.lock.try_lock().map_err(|e| Error::io(OP, &inner.dir.join(HOLDERS), e))? {
+        if !writer.lock.try_lock().map_err(|e| Error::io(OP, &inner.dir, e))? {
             return Ok(None);
         }
         let mut guard = AppendGuard { inner, writer, changed: false };
@@ -65,7 +65,7 @@ impl Inner {
     pub(super) fn lock_append(&self, operation: &'static str) -> Result<AppendGuard<'_>> {
         self.check_writable(operation)?;
         let mut writer = lock(&self.writer);
-        writer.lock.lock().map_err(|e| Error::io(operation, &self.dir.join(HOLDERS), e))?;
+        writer.lock.lock().map_err(|e| Error::io(operation, &self.dir, e))?;
         // From here on the guard gives the lock back on every way out.
         let mut guard = AppendGuard { inner: self, writer, changed: false };
         guard.prepare(operation)?;
@@ -102,7 +102,7 @@ impl AppendGuard<'_> {
             None => return Err(io(std::io::ErrorKind::NotFound.into())),
         };
         let file = self.inner.storage.open(&path, OpenMode::ReadWrite).map_err(io)?;
-        self.writer.active = Some(Active { generation, info, file, note_pos: 0 });
+        self.writer.active = Some(Active { generation, info, file, note_pos: 0, zeros_end: 0 });
         Ok(())
     }
 
@@ -190,6 +190,7 @@ impl AppendGuard<'_> {
         }
         control.end_append(next, end, last_time_us);
         self.note(Place { seq: tail.seq, pos: tail.pos, time_us });
+        self.zero_ahead(len, end);
         Ok(Appended { first: tail.seq, next, time_us })
     }
 

@@ -74,9 +74,10 @@ impl Inner {
             return Ok(());
         }
         // Alone, but other threads may still append through clones of this handle.
-        let guard = self.lock_append(OP)?;
+        let mut guard = self.lock_append(OP)?;
         let next = guard.next_seq();
         self.sync(next, OP)?;
+        guard.cut_zeros();
         // Said first: whoever appends after this process died in between must remove a mark that may be
         // there, or after a loss of power it would hide what was appended.
         self.control.set_clean(true);

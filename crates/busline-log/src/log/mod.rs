@@ -15,6 +15,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod zeros;
 
 pub use append::{AppendGuard, Appended, Appender};
 pub use doorbell::Doorbell;
@@ -90,6 +91,8 @@ struct Active {
     file: Arc<dyn StorageFile>,
     /// Below this position the index wants no entry.
     note_pos: u64,
+    /// Up to here the file has zeros behind the tail, or nobody knows.
+    zeros_end: u64,
 }
 
 /// The segment table as of an even generation.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::log::append::AppendGuard;
 use crate::log::{Log, lock};
+use crate::options::Access;
 use crate::segment::{SegmentInfo, Table};
 use crate::storage::OpenMode;
 
@@ -80,7 +81,12 @@ fn sizes(log: &Log, table: &Table) -> Result<Vec<u64>> {
     table.segments.iter().map(|info| size(log, info)).collect()
 }
 
+/// The bytes of a segment's records; of the active one without the zeros ahead of the tail.
 pub(super) fn size(log: &Log, info: &SegmentInfo) -> Result<u64> {
+    let tail = log.inner.control.tail();
+    if tail.active_base == info.base() && log.inner.options.access == Access::ReadWrite {
+        return Ok(tail.pos);
+    }
     match log.inner.storage.open(&info.path, OpenMode::Read).and_then(|file| file.len()) {
         Ok(len) => Ok(len),
         // Removed by another process since the table was read.

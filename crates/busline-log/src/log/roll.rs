@@ -137,11 +137,14 @@ impl AppendGuard<'_> {
         Ok(())
     }
 
-    fn cut_file(&self, info: &SegmentInfo, pos: u64) -> Result<()> {
+    fn cut_file(&mut self, info: &SegmentInfo, pos: u64) -> Result<()> {
         let io = |e| Error::io(OP, &info.path, e);
         let file = self.inner.storage.open(&info.path, OpenMode::ReadWrite).map_err(io)?;
         if file.len().map_err(io)? > pos {
             file.truncate(pos).map_err(io)?;
+        }
+        if let Some(active) = &mut self.writer.active {
+            active.zeros_end = 0;
         }
         Ok(())
     }

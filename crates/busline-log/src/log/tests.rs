@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::storage::FsStorage;
-use crate::{AppendGuard, Batch};
+use crate::storage::{FaultyStorage, FsStorage, MemStorage};
+use crate::{AppendGuard, Batch, SyncMode};
 
 fn tiny() -> Options {
     Options { segment_bytes: 512, ..Options::default() }
@@ -319,9 +319,6 @@ fn bad_places_are_refused_by_name() {
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
     let mut format = std::fs::read(log.join(FORMAT)).unwrap();
     format[8] = 2;
-    let body = format.len() - 4;
-    let crc = crc32fast::hash(&format[..body]);
-    format[body..].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(log.join(FORMAT), format).unwrap();
     assert_eq!(open(&log), ErrorKind::Newer);
 }
@@ -336,4 +333,115 @@ fn a_log_in_use_cannot_be_deleted() {
     drop(log);
     Log::delete(&FsStorage::new(), &path).unwrap();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_handle_that_outlives_its_directory_makes_nothing_there() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let (idle, busy) = (open(&dir, &tiny()), open(&dir, &tiny()));
+    push(&busy, 0..1, 1);
+    busy.commit(1).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    drop(busy);
+    assert_eq!(idle.appender().append(1, b"", b"", b"").unwrap_err().kind(), ErrorKind::NotFound);
+    drop(idle);
+    assert!(!dir.exists());
+}
+
+fn file_len(dir: &Path, base: u64) -> u64 {
+    std::fs::metadata(crate::segment::path(dir, base)).unwrap().len()
+}
+
+fn is_zero_behind(log: &Log) -> bool {
+    let tail = log.inner.control.tail();
+    let bytes = std::fs::read(crate::segment::path(log.dir(), tail.active_base)).unwrap();
+    bytes[usize::try_from(tail.pos).unwrap()..].iter().all(|&byte| byte == 0)
+}
+
+/// Frames that are made durable go into zeros that are there already; nobody counts those.
+#[test]
+fn a_file_grows_ahead_of_small_durable_frames_and_is_cut_when_it_is_done() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let log = open(&dir, &Options { segment_bytes: 1 << 20, ..Options::default() });
+    let mut lengths = Vec::new();
+    for i in 0..3000 {
+        push(&log, i..i + 1, 1);
+        lengths.push(file_len(&dir, 0));
+        let tail = log.inner.control.tail().pos;
+        assert!(tail <= file_len(&dir, 0), "{i}");
+        assert_eq!(log.stats().unwrap().bytes, tail);
+    }
+    assert!(is_zero_behind(&log));
+    lengths.dedup();
+    assert_eq!(lengths.first(), Some(&(log_start() + (16 << 10))));
+    assert!((4..10).contains(&lengths.len()), "{lengths:?}");
+    assert_eq!(values(&mut log.scanner()), expected(0..3000));
+    assert!(crate::verify(&FsStorage::new(), &dir).unwrap().is_sound());
+    // Another handle goes on in the same zeros.
+    let other = open(&dir, &Options { segment_bytes: 1 << 20, ..Options::default() });
+    let before = file_len(&dir, 0);
+    push(&other, 3000..3001, 1);
+    assert_eq!(file_len(&dir, 0), before);
+    let end = log.inner.control.tail().pos;
+    log.lock_append().unwrap().roll(2).unwrap();
+    assert_eq!(file_len(&dir, 0), end, "a sealed segment ends with its last frame");
+    push(&log, 3001..3002, 3);
+    log.commit(3002).unwrap();
+    drop((log, other));
+    let len = file_len(&dir, 3001);
+    let log = open(&dir, &Options::default());
+    assert_eq!(len, log.inner.control.tail().pos, "so does what is closed");
+    assert_eq!(values(&mut log.scanner()), expected(0..3002));
+}
+
+/// Where the first frame of these tests ends.
+fn log_start() -> u64 {
+    let root = tempfile::tempdir().unwrap();
+    let log = open(&root.path().join("log"), &Options { sync: SyncMode::Os, ..tiny() });
+    push(&log, 0..1, 1);
+    log.inner.control.tail().pos
+}
+
+#[test]
+fn what_is_not_made_durable_at_once_or_is_large_grows_the_file_itself() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, sync, len) in [("os", SyncMode::Os, 10), ("large", SyncMode::Always, 20 << 10)] {
+        let dir = root.path().join(name);
+        let log = open(&dir, &Options { sync, ..Options::default() });
+        log.appender().append(1, b"", b"", &vec![7; len]).unwrap();
+        assert_eq!(file_len(&dir, 0), log.inner.control.tail().pos, "{name}");
+    }
+}
+
+/// Zeros are a help: where there is no room for them, or no more, records still are written.
+#[test]
+fn no_room_for_zeros_is_no_error_and_they_keep_no_room() {
+    let medium = MemStorage::new();
+    let faulty = FaultyStorage::new(Arc::new(medium.clone()));
+    let dir = Path::new("/log");
+    let log =
+        Log::open_or_create(Arc::new(faulty.clone()), dir, b"", &Options::default(), 0).unwrap();
+    faulty.plan().set_space(Some(9000));
+    let mut written: u64 = 0;
+    let error = loop {
+        match log.appender().append(1, b"", b"", &[7; 40]) {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Full);
+    // A frame takes about 100 bytes: all the room was used, by frames alone.
+    assert!((80..=101).contains(&written), "{written}");
+    assert!(faulty.plan().space().unwrap() < 100);
+    faulty.plan().set_space(None);
+    log.appender().append(1, b"", b"", &[7; 40]).unwrap();
+    log.commit(written + 1).unwrap();
+    assert!(crate::verify(&medium, dir).unwrap().is_sound());
+    medium.crash(&mut |_| 0);
+    let log = Log::open(Arc::new(medium), dir, &Options::default(), 0).unwrap();
+    let mut scanner = log.scanner();
+    let read = std::iter::from_fn(|| scanner.next().unwrap().map(|record| record.seq));
+    assert!(read.eq(0..=written), "all of it is there after a loss of power");
 }

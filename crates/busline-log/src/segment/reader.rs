@@ -288,6 +288,29 @@ mod tests {
         assert!(matches!(reader.frame(bytes.len() as u64), Err(ReadError::Fault(Fault::Empty))));
     }
 
+    /// What lies behind the end that is known is not read; where the end is out of date it is.
+    #[test]
+    fn reading_ahead_stops_where_the_frames_end() {
+        let frames = [frame(0, 100), frame(1, 300), frame(2, 9000)].concat();
+        let end = frames.len() as u64;
+        for (ahead_end, window_end) in
+            [(end, end), (0, HEADER_LEN as u64), (u64::MAX, CHUNK as u64)]
+        {
+            let mut reader = reader(&[frames.clone(), vec![0; 2 * CHUNK]].concat());
+            reader.expect_end(ahead_end);
+            assert_eq!(reader.header(0).unwrap().base_seq, 0);
+            assert_eq!(reader.window, 0..window_end);
+            let mut pos = 0;
+            for seq in 0..3 {
+                let found = reader.frame(pos).unwrap();
+                assert_eq!(found.header.base_seq, seq);
+                assert_eq!(reader.body(found.body).len() as u64, u64::from(found.header.body_len));
+                pos += found.header.frame_len();
+            }
+            assert!(matches!(reader.frame(pos), Err(ReadError::Fault(Fault::Empty))));
+        }
+    }
+
     #[test]
     fn nothing_is_allocated_by_a_claim() {
         let bytes = frame(0, 6 << 20);

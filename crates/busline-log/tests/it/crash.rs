@@ -278,7 +278,7 @@ fn a_torn_tail_is_cut_and_told() {
     // The length of the file arrives, its data does not: zeros are a clean end.
     let path = segments(&storage)[0].clone();
     let whole = len(&storage, &path);
-    flip(&storage, &path, whole - 20);
+    flip(&storage, &path, frames_end(&log) - 20);
     storage.crash(&mut |count| count - 1);
     let log = open(&storage);
     let cut = log.open_report().cut.clone().unwrap();
@@ -296,9 +296,9 @@ fn damaged() -> MemStorage {
         let next = append(&log, i..i + 1).unwrap();
         log.commit(next).unwrap();
     }
+    let frame = (frames_end(&log) - 72) / 4;
     storage.crash(&mut |count| count - 1);
     let path = segments(&storage)[0].clone();
-    let frame = (len(&storage, &path) - 72) / 4;
     flip(&storage, &path, 72 + frame + 50);
     storage
 }

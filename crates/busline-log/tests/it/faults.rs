@@ -27,7 +27,7 @@ fn a_write_that_fails_in_the_middle_leaves_nothing_and_may_be_repeated() {
             let (_, storage) = faulty();
             let log = open(&storage);
             append(&log, 0..3).unwrap();
-            let before = len(&storage, &segments(&storage)[0]);
+            let before = frames_end(&log);
             storage.plan().add(Fault::new(Call::Write, error).on(".seg").storing(stored));
             let mut appender = log.appender();
             appender.push(b"k", b"", &3u64.to_le_bytes()).unwrap();

@@ -70,6 +70,11 @@ pub(crate) fn flip(storage: &MemStorage, path: &Path, at: u64) {
     file.sync_all().unwrap();
 }
 
+/// Where the frames of the active segment end; its file may go on with zeros.
+pub(crate) fn frames_end(log: &Log) -> u64 {
+    log.lock_append().unwrap().segment_len()
+}
+
 pub(crate) fn len(storage: &dyn Storage, path: &Path) -> u64 {
     storage.open(path, OpenMode::Read).unwrap().len().unwrap()
 }

@@ -53,6 +53,8 @@ fn a_full_disk_refuses_settles_and_loses_nothing() {
     let mut member = world.join("g");
     let (claim, handed) = world.claim(&mut member, 3);
     assert_eq!(handed.len(), 3);
+    // The zeros ahead of the old one would be room for more.
+    member.group().shared.journal.lock_append().unwrap().roll(0).unwrap();
     faulty.plan().set_space(Some(10));
     take_the_reserve(&world);
     faulty.plan().set_space(Some(10));

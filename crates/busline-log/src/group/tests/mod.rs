@@ -4,7 +4,6 @@ mod codec;
 mod driver;
 mod durability;
 mod faults;
-mod keys;
 mod lifecycle;
 mod members;
 mod model;

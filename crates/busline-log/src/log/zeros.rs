@@ -1,0 +1,63 @@
+//! Zeros ahead of the tail, so that making a small frame durable does not have to grow the file.
+//!
+//! An fdatasync of bytes that were written into blocks the file has already writes those blocks and no more; one
+//! that grows the file also commits its new length and its new blocks, which about doubles what it costs.
+//! Zeros to the end of the file are an ordinary end for whoever reads or recovers it. Behind the tail there is
+//! nothing else: what a dead holder left there is cut, the zeros with it.
+
+use crate::log::append::AppendGuard;
+use crate::options::SyncMode;
+
+/// Larger frames grow the file themselves: the zeros would double what is written.
+const FRAME_BYTES_MAX: u64 = 16 << 10;
+/// How far the zeros go ahead, at least and at most; in between as far as the file is long.
+const AHEAD_BYTES_MIN: u64 = 16 << 10;
+const AHEAD_BYTES_MAX: u64 = 256 << 10;
+
+/// The zeros of one write.
+static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+
+impl AppendGuard<'_> {
+    /// Writes zeros ahead when a frame of `len` bytes has just reached the end of the file at `end`. That there
+    /// is no room for them is no error: the file grows by its frames then.
+    pub(super) fn zero_ahead(&mut self, len: u64, end: u64) {
+        let options = &self.inner.options;
+        let Some(active) = &mut self.writer.active else { return };
+        if end < active.zeros_end || len > FRAME_BYTES_MAX || options.sync != SyncMode::Always {
+            return;
+        }
+        // Without a better answer nobody looks again in this segment.
+        active.zeros_end = u64::MAX;
+        let ahead = end.next_power_of_two().clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+        let until = end.saturating_add(ahead).min(options.segment_bytes);
+        match active.file.len() {
+            // Another handle was here.
+            Ok(file_len) if file_len > end => active.zeros_end = file_len,
+            Ok(_) if until > end => {
+                let step = ZEROS.len() as u64;
+                let written = (end..until).step_by(ZEROS.len()).try_for_each(|at| {
+                    let len = usize::try_from(step.min(until - at)).unwrap_or_default();
+                    active.file.write_all_at(ZEROS.get(..len).unwrap_or_default(), at)
+                });
+                match written {
+                    Ok(()) => active.zeros_end = until,
+                    // Others may need the room more. If it cannot be given back, it is used by what comes next.
+                    Err(_) => drop(active.file.truncate(end)),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives back the room of the zeros behind the tail.
+    pub(super) fn cut_zeros(&mut self) {
+        let tail = self.inner.control.tail();
+        if let Some(active) = &mut self.writer.active
+            && active.file.len().is_ok_and(|len| len > tail.pos)
+        {
+            active.zeros_end = 0;
+            // Left-over zeros take up room and nothing else.
+            let _ = active.file.truncate(tail.pos);
+        }
+    }
+}
