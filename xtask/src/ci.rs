@@ -18,6 +18,7 @@ pub(crate) fn run() -> Result<()> {
     lints(&mut steps, &workspace);
     documents(&mut steps);
     steps.step("fuzz targets", || fuzz_targets(&workspace.target).map(|()| None));
+    steps.step("peers of the benchmarks", || peers(&workspace.target).map(|()| None));
     steps.step("examples", || examples::run(&workspace).map(|()| None));
     steps.step("dependencies", || deny::run(&workspace.target));
     steps.step("demo", || demo(&workspace.target).map(|()| None));
@@ -62,6 +63,15 @@ fn fuzz_targets(target: &Path) -> Result<()> {
     // Nothing is linked here. Told of another library, it does not ask for a C++ compiler.
     check.env("CUSTOM_LIBFUZZER_PATH", workspace::root().join("fuzz/Cargo.toml"));
     shell::run(check.arg("--target-dir").arg(target.join("fuzz")))
+}
+
+/// What the benchmarks compare with is run by who measures; here, that it compiles and is clean.
+fn peers(target: &Path) -> Result<()> {
+    let manifest = ["--manifest-path", "xtask/peers/Cargo.toml"];
+    shell::run(cargo(["fmt"]).args(manifest).args(["--", "--check"]))?;
+    let mut clippy = cargo(["clippy", "--quiet"]);
+    clippy.args(manifest).arg("--target-dir").arg(target.join("peers"));
+    shell::run(clippy.args(["--", "-D", "warnings"]))
 }
 
 /// Small and unoptimised, with what the tests have built: that it runs, not how fast.

@@ -23,7 +23,8 @@ usage: cargo xtask VERB
                          other arguments go to cargo test
   ci                     everything that must hold before a change lands
   tidy                   the house rules that no compiler checks
-  bench [--quick] [WORK…] figures of the embedded log beside the machine's own limits
+  bench [log] [OPTION…]  figures of the embedded log beside the machine's own limits;
+                         with log, beside other stores too; --help says more
   matrix [--check]       write the capability matrix of the README
   brokers [DO] [NAME…]   the brokers of the tests: status, install, start or stop them
 ";
@@ -45,6 +46,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["test", rest @ ..] => test::run(rest),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
+        ["bench", "log", rest @ ..] => bench_log(rest),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["matrix", rest @ ..] => program("matrix", false, rest),
         ["brokers", rest @ ..] => brokers::run(rest),
@@ -54,6 +56,17 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         other => Err(format!("'{}' is no task\n\n{USAGE}", other.join(" "))),
     }
+}
+
+/// The benchmarks beside other stores, which are compiled into a program of their own.
+fn bench_log(arguments: &[&str]) -> Result<()> {
+    let target = workspace::read()?.target.join("peers");
+    let mut build =
+        shell::cargo(["build", "--release", "--manifest-path", "xtask/peers/Cargo.toml"]);
+    shell::run(build.arg("--target-dir").arg(&target))?;
+    let peers = target.join(format!("release/busline-peers{}", std::env::consts::EXE_SUFFIX));
+    let peers = peers.to_str().ok_or("the target directory has no name in UTF-8")?;
+    program("bench", true, &[&["--peers", peers], arguments].concat())
 }
 
 /// Runs a program of this package that needs the crates of the product.

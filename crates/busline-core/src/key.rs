@@ -119,6 +119,11 @@ impl KeyPattern {
         self.0.split('.').all(|word| word == "#") && !self.0.is_empty()
     }
 
+    /// The only key that it matches, when it has no wildcard.
+    pub fn as_key(&self) -> Option<&str> {
+        self.0.split('.').all(|word| word != "*" && word != "#").then_some(&self.0)
+    }
+
     /// Whether the key is selected. Allocates nothing; linear but for a `#` in the middle.
     pub fn matches(&self, key: &str) -> bool {
         matches_words(Words::of(&self.0), Words::of(key))
@@ -238,6 +243,11 @@ impl Patterns {
         self.0.is_empty()
     }
 
+    /// The only keys that are selected, when no pattern has a wildcard.
+    pub fn as_keys(&self) -> Option<Vec<&str>> {
+        if self.is_all() { None } else { self.0.iter().map(KeyPattern::as_key).collect() }
+    }
+
     /// The patterns, sorted; empty when every key matches.
     pub fn as_slice(&self) -> &[KeyPattern] {
         &self.0
@@ -275,6 +285,23 @@ mod tests {
         for key in no {
             assert!(!parsed.matches(key), "'{pattern}' must not match '{key}'");
         }
+    }
+
+    #[test]
+    fn a_pattern_without_wildcards_is_a_key() {
+        for literal in ["", "a", "a.b", ".", "a..b", "a."] {
+            assert_eq!(KeyPattern::new(literal).unwrap().as_key(), Some(literal));
+            check(literal, &[literal], &["other", "a.b.c"]);
+        }
+        for wild in ["#", "*", "a.*", "#.a", "a.#.b"] {
+            assert_eq!(KeyPattern::new(wild).unwrap().as_key(), None, "{wild}");
+        }
+        let keys = |texts: &[&str]| {
+            let patterns = Patterns::new(texts.iter().map(|text| KeyPattern::new(*text).unwrap()));
+            patterns.as_keys().map(|keys| keys.join(" "))
+        };
+        assert_eq!(keys(&["b", "a", "b"]).as_deref(), Some("a b"));
+        assert_eq!((keys(&["b", "a.*"]), keys(&["b", "#"]), keys(&[])), (None, None, None));
     }
 
     #[test]

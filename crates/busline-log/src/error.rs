@@ -130,6 +130,9 @@ impl Error {
                 "the place may not be written; check its mount and the permissions, or open it read-only"
             }
             ErrorKind::NotFound => "there is nothing here",
+            _ if is_other_kind(&error) => {
+                "a file stands where a directory should, or the other way round; move it away, or restore it"
+            }
             _ => "the medium reported an error",
         };
         Self::new(kind, operation, message).with("path", path.display()).caused_by(error)
@@ -174,6 +177,11 @@ impl Error {
     pub fn is_temporary(&self) -> bool {
         matches!(self.inner.kind, ErrorKind::Full | ErrorKind::Busy)
     }
+}
+
+fn is_other_kind(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::IsADirectory | K::NotADirectory | K::AlreadyExists)
 }
 
 fn io_kind(error: &io::Error) -> ErrorKind {

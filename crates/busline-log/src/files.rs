@@ -66,9 +66,16 @@ impl Format {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(no_log(storage, dir)),
             Err(e) => return Err(Error::io(OP, &path, e)),
         };
+        // The checksum comes first, and ends the file in every version: a version that changed by itself is damage.
+        if checked_body(&bytes).is_none() {
+            return Err(if has_segments(storage, dir) || bytes.starts_with(&FORMAT_MAGIC) {
+                damaged_small(OP, &path)
+            } else {
+                foreign_format(OP, &path)
+            });
+        }
         if !bytes.starts_with(&FORMAT_MAGIC) {
-            return Err(Error::new(ErrorKind::Foreign, OP, "the FORMAT file is not one of a log")
-                .with("path", path.display()));
+            return Err(foreign_format(OP, &path));
         }
         match u32_at(&bytes, 8) {
             Some(VERSION) => {}
@@ -100,17 +107,50 @@ fn damaged_small(operation: &'static str, path: &Path) -> Error {
     .with("path", path.display())
 }
 
+fn foreign_format(operation: &'static str, path: &Path) -> Error {
+    Error::new(ErrorKind::Foreign, operation, "the FORMAT file is not one of a log")
+        .with("path", path.display())
+}
+
+fn has_segments(storage: &dyn Storage, dir: &Path) -> bool {
+    let names = storage.list(dir).unwrap_or_default();
+    names.iter().any(|name| crate::segment::parse_name(name).is_some())
+}
+
+/// The error for a log whose FORMAT is gone: there are records, which no creation that was cut off leaves behind.
+pub(crate) fn without_format(
+    storage: &dyn Storage,
+    dir: &Path,
+    operation: &'static str,
+) -> Option<Error> {
+    let names = storage.list(dir).unwrap_or_default();
+    let mut bases = names.iter().filter_map(|name| crate::segment::parse_name(name));
+    let has_records = bases.any(|base| crate::segment::holds_frames(storage, dir, base));
+    // Somebody may have finished making it meanwhile, and written to it.
+    let is_gone = has_records && storage.exists(&dir.join(FORMAT)).is_ok_and(|there| !there);
+    is_gone.then(|| {
+        Error::new(
+            ErrorKind::Damaged,
+            operation,
+            "the FORMAT file is missing from a log that has records; restore it from a backup, or remove \
+             the directory if it was being deleted",
+        )
+        .with("path", dir.join(FORMAT).display())
+    })
+}
+
 fn no_log(storage: &dyn Storage, dir: &Path) -> Error {
     const OP: &str = "open a log";
     match storage.list(dir) {
-        Ok(names) if !names.iter().all(|n| is_leftover(n)) => Error::new(
-            ErrorKind::Foreign,
-            OP,
-            "the directory is no log: it has no FORMAT file; give another directory",
-        ),
-        _ => Error::new(ErrorKind::NotFound, OP, "there is no log here; create it first"),
+        Ok(names) if !names.iter().all(|n| is_leftover(n)) => without_format(storage, dir, OP)
+            .unwrap_or_else(|| {
+                let message =
+                    "the directory is no log: it has no FORMAT file; give another directory";
+                Error::new(ErrorKind::Foreign, OP, message).with("path", dir.display())
+            }),
+        _ => Error::new(ErrorKind::NotFound, OP, "there is no log here; create it first")
+            .with("path", dir.display()),
     }
-    .with("path", dir.display())
 }
 
 /// Whether a name may stand in a directory whose creation was interrupted.

@@ -60,7 +60,7 @@ pub use frame::{BATCH_BYTES_TARGET, Batch, FRAME_BODY_MAX, KEY_BYTES_MAX};
 pub use group::{
     ClaimId, ClaimOutcome, ClaimRequest, Claimed, Config, Counters, Declared, DeleteIf, Filter,
     Group, GroupInfo, GroupOptions, GroupSpec, Lifetime, Lost, Member, MemberInfo, Now, OrderBy,
-    Peeked, SeqRange, Settle, Settlement, Unsettled,
+    Peeked, SeqRange, Settle, Settlement, Unsettled, verify_group,
 };
 pub use keys::KeySet;
 pub use log::{AppendGuard, Appended, Appender, Doorbell, Log, Mark, Removed, RetainPolicy, Stats};

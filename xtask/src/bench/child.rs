@@ -93,6 +93,11 @@ impl Started {
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         command.arg("child").args(arguments).arg(dir).args(more);
+        Self::of(&mut command)
+    }
+
+    /// Starts any program.
+    pub(crate) fn of(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let stdout = child.stdout.take().ok_or("the child has no output")?;
@@ -126,30 +131,30 @@ impl Started {
         if status.success() { Ok(()) } else { Err(format!("a child failed: {status}")) }
     }
 
+    /// The numbers of its next line, which is its last.
+    pub(crate) fn numbers<const N: usize>(mut self) -> Result<[f64; N]> {
+        let line = self.line()?;
+        self.end()?;
+        let numbers = line.split_whitespace().map(str::parse);
+        let numbers: std::result::Result<Vec<f64>, _> = numbers.collect();
+        let numbers = numbers.map_err(|error| format!("'{line}': {error}"))?;
+        numbers.try_into().map_err(|_| format!("'{line}' is not {N} numbers"))
+    }
+
     /// SIGKILL.
     fn kill(mut self) -> Result<()> {
         self.child.kill().and_then(|()| self.child.wait()).map(|_| ()).map_err(failed)
     }
 }
 
-/// Numbers that a child says in one line.
-fn numbers<const N: usize>(verb: &str, dir: &Path, more: &[String]) -> Result<[f64; N]> {
-    let mut child = Started::new(&[verb], dir, more)?;
-    let line = child.line()?;
-    child.end()?;
-    let numbers: std::result::Result<Vec<f64>, _> = line.split(' ').map(str::parse).collect();
-    let numbers = numbers.map_err(|error| format!("'{line}': {error}"))?;
-    numbers.try_into().map_err(|_| format!("'{line}' is not {N} numbers"))
-}
-
 /// Opening a log in a new process: milliseconds, MiB of memory, the next sequence number.
 pub(crate) fn open_in_a_process(dir: &Path) -> Result<[f64; 3]> {
-    numbers("open", dir, &[])
+    Started::new(&["open"], dir, &[])?.numbers()
 }
 
 /// Memory in MiB after a tenth of the messages, after all of them, and after reading them.
 pub(crate) fn memory_of_a_process(dir: &Path, messages: u64) -> Result<[f64; 3]> {
-    numbers("grow", dir, &[messages.to_string()])
+    Started::new(&["grow"], dir, &[messages.to_string()])?.numbers()
 }
 
 /// A process opens the log, publishes, and is killed.

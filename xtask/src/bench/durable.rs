@@ -1,18 +1,38 @@
-//! One message on the medium before publishing returns, beside a bare loop of fdatasync.
+//! One message on the medium before publishing returns, beside a bare loop of fdatasync and other stores.
 
 use busline_log::{Log, SyncMode};
 
+use crate::goals::POWER_EACH as POWER;
 use crate::log::{self, failed};
 use crate::measure::{Latencies, per_second, timed};
 use crate::payload::Payload;
+use crate::peers::{self, Peer, Sync};
 use crate::report::{Figure, Report};
-use crate::{Result, Setup, child, limits, remove};
+use crate::{Result, Setup, child, limits, remove, tasks};
 
 const TABLE: &str = "Durable before it returns, 100 B";
-const POWER: &str = "loss of power, each";
+const TASKS: &str = "64 publishers, 64 tasks";
 
-/// Ours and the bare loop take turns by this many: the disk is not the same all the time.
+/// Ours, the bare loop and the peers take turns by this many: the disk is not the same all the time.
 const TURN: u64 = 50;
+
+const ALONE: &[Peer] = &[
+    Peer::new("fjall", "fjall", Sync::Power),
+    Peer::new("SQLite FULL", "sqlite", Sync::Power),
+    Peer::new("LMDB", "lmdb", Sync::Power),
+    Peer::new("redb", "redb", Sync::Power),
+    Peer::new("Redis always", "redis", Sync::Power),
+    Peer::new("stand-in for Hermes' bus", "hermes", Sync::Power),
+];
+
+/// Peers with 64 publishers at once: so many messages each are enough to know their speed.
+const MANY: &[(Peer, u64)] = &[
+    (Peer::new("fjall, 64 threads", "fjall", Sync::Power), 50),
+    (Peer::new("SQLite FULL, 64 threads", "sqlite", Sync::Power), 50),
+    (Peer::new("LMDB, 64 threads", "lmdb", Sync::Power), 50),
+    (Peer::new("redb, 64 threads", "redb", Sync::Power), 50),
+    (Peer::new("Redis always, 64 connections", "redis", Sync::Power), 200),
+];
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let dir = setup.fresh("durable")?;
@@ -27,13 +47,37 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     log.close().map_err(failed)?;
     drop(log);
 
+    let took = tasks::publish(&dir.join("tasks"), 64, per_thread)?;
+    let many = per_second(64 * per_thread, took);
+    add(report, TASKS, "msg/s", many, ("1 publisher", alone));
+
     let processes = dir.join("processes");
     drop(log::open(&processes, SyncMode::Always)?);
     let (done, took) = timed(|| child::publish_from_processes(&processes, 8, 8, per_thread));
     let started = done?;
     let many = per_second(64 * per_thread, took.saturating_sub(started));
     add(report, "64 publishers, 8 processes", "msg/s", many, ("1 publisher", alone));
-    remove(&dir)
+    remove(&dir)?;
+    others_at_once(setup, report)
+}
+
+fn others_at_once(setup: &Setup, report: &mut Report) -> Result<()> {
+    let mut best = f64::NAN;
+    for (peer, each) in MANY {
+        let each = setup.scaled(*each, 5);
+        if let Some([took]) = peer.figures(setup, report, "many", &[64, each])? {
+            let rate = peers::rate(64 * each, took);
+            report.compare([TASKS, POWER, "msg/s"], (peer.name, rate))?;
+            if !peer.is_server() {
+                best = best.max(rate);
+            }
+        }
+    }
+    // None was asked, or none is there.
+    if best.is_nan() {
+        return Ok(());
+    }
+    report.compare([TASKS, POWER, "msg/s"], ("the best embedded peer", best))
 }
 
 fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> Result<f64> {
@@ -44,7 +88,12 @@ fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> R
     // Header, lengths, key and body of one message.
     let mut bare = limits::Appends::create(dir, 168)?;
     let (mut ours, mut raw) = (Latencies::default(), Latencies::default());
+    let mut others = Vec::new();
+    for peer in ALONE {
+        others.extend(peer.turns(setup, report)?);
+    }
     for turn in 0..setup.scaled(40, 4) {
+        others.iter_mut().try_for_each(|other| other.turn(TURN))?;
         bare.append_synced(TURN, &mut raw)?;
         for number in turn * TURN..(turn + 1) * TURN {
             ours.time(|| {
@@ -61,6 +110,13 @@ fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> R
     add(report, "1 publisher", "msg/s", ours.per_second(), (name, raw.per_second()));
     for (unit, part) in [("us, p50", 0.5), ("us, p99", 0.99)] {
         add(report, "1 publisher", unit, ours.quantile_us(part), (name, raw.quantile_us(part)));
+    }
+    for other in others {
+        let name = other.name;
+        let latencies = other.end()?;
+        report.compare(["1 publisher", POWER, "msg/s"], (name, latencies.per_second()))?;
+        let p99 = (name, latencies.quantile_us(0.99));
+        report.compare(["1 publisher", POWER, "us, p99"], p99)?;
     }
     Ok(ours.per_second())
 }

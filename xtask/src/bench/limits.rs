@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::measure::{Latencies, timed};
-use crate::{Result, problem};
+use crate::{Result, problem, remove};
 
 /// Bytes of one write(2).
 const WRITE_LEN: usize = 64 << 10;
@@ -84,6 +84,16 @@ pub(crate) fn size(dir: &Path) -> Result<u64> {
             .map_err(|error| problem(path, &error))
     };
     files.iter().map(len).sum()
+}
+
+/// How often in a second a small append can be synced: what the disk is worth at the moment.
+pub(crate) fn syncs_per_second(dir: &Path) -> Result<f64> {
+    let dir = dir.join("probe");
+    std::fs::create_dir_all(&dir).map_err(|error| problem(&dir, &error))?;
+    let mut latencies = Latencies::default();
+    Appends::create(&dir, 168)?.append_synced(200, &mut latencies)?;
+    remove(&dir)?;
+    Ok(latencies.per_second())
 }
 
 /// A file that takes one small record at a time.

@@ -2,23 +2,33 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to people")]
 
 mod child;
+mod document;
 mod durable;
+mod goals;
 mod limits;
 mod log;
+mod machine;
 mod measure;
 mod memory;
 mod open;
 mod payload;
+mod peers;
+mod plot;
 mod port;
+mod rare;
 mod report;
 mod scaling;
 mod settle;
+mod tasks;
 mod throughput;
 mod wake;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use document::Context;
+use measure::Samples;
+use peers::Peers;
 use report::Report;
 
 /// What everything here comes to; the error is a sentence for people.
@@ -31,6 +41,8 @@ struct Setup {
     dir: PathBuf,
     /// A smaller run, to see that it works.
     quick: bool,
+    /// What the same works are done with beside Busline.
+    peers: Option<Peers>,
 }
 
 impl Setup {
@@ -65,6 +77,7 @@ type Work = fn(&Setup, &mut Report) -> Result<()>;
 
 const WORKS: &[(&str, Work, &str)] = &[
     ("throughput", throughput::run, "publish and read messages of 100 B and of 1 KiB"),
+    ("rare", rare::run, "find the messages of rare keys"),
     ("durable", durable::run, "one message, on the medium before publishing returns"),
     ("wake", wake::run, "how soon a sleeping consumer in another process has a message"),
     ("settle", settle::run, "claim and acknowledge messages one by one"),
@@ -75,11 +88,15 @@ const WORKS: &[(&str, Work, &str)] = &[
 ];
 
 const USAGE: &str = "\
-usage: cargo xtask bench [--quick] [--repetitions N] [--dir DIR] [WORK…]
+usage: cargo xtask bench [log] [OPTION…] [WORK…]
 
+  log              beside other stores too, which are compiled first
   --quick          smaller works, two repetitions: to see that it runs
   --repetitions N  how often each work is done, interleaved (5)
   --dir DIR        where it writes; the disk that is measured (target/bench)
+  --json           one JSON object a line instead of tables
+  --write          writes docs/bench/log.md and log.svg
+  --peers PROGRAM  beside other stores, by this program (what `log` compiles)
 
 works, all unless named:
 ";
@@ -115,8 +132,11 @@ fn usage() {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
     quick: bool,
+    json: bool,
+    write: bool,
     repetitions: Option<u32>,
     dir: Option<PathBuf>,
+    peers: Option<PathBuf>,
     works: Vec<String>,
 }
 
@@ -127,7 +147,10 @@ fn parse(arguments: &[&str]) -> Result<Asked> {
         let mut value = || rest.next().ok_or_else(|| format!("{argument} needs a value"));
         match *argument {
             "--quick" => asked.quick = true,
+            "--json" => asked.json = true,
+            "--write" => asked.write = true,
             "--dir" => asked.dir = Some(value()?.into()),
+            "--peers" => asked.peers = Some(value()?.into()),
             "--repetitions" => {
                 let number = value()?;
                 let parsed = number.parse().ok().filter(|count| *count > 0);
@@ -145,28 +168,69 @@ fn parse(arguments: &[&str]) -> Result<Asked> {
 
 fn run(arguments: &[&str]) -> Result<()> {
     let asked = parse(arguments)?;
-    let dir = asked.dir.unwrap_or_else(|| "target/bench".into());
+    if asked.write && (asked.quick || !asked.works.is_empty() || cfg!(debug_assertions)) {
+        return Err("--write needs every work at full size, optimised".to_owned());
+    }
+    let dir = asked.dir.clone().unwrap_or_else(|| "target/bench".into());
     // One folder a run, removed at its end.
     let dir = dir.join(format!("run-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(|error| problem(&dir, &error))?;
     let dir = dir.canonicalize().map_err(|error| problem(&dir, &error))?;
-    let setup = Setup { dir, quick: asked.quick };
-    let repetitions = asked.repetitions.unwrap_or(if asked.quick { 2 } else { 5 });
-
-    println!("{}", measure::machine(&setup.dir));
-    let quick = if setup.quick { "; quick: a tenth of each work, figures of no worth" } else { "" };
-    let debug = if cfg!(debug_assertions) { "; NOT OPTIMISED, figures of no worth" } else { "" };
-    println!("repetitions: {repetitions}, interleaved; median (least..greatest){quick}{debug}\n");
+    let peers = asked.peers.as_deref().map(Peers::new).transpose()?;
+    let setup = Setup { dir, quick: asked.quick, peers };
     let mut report = Report::default();
-    let done = repeat(&setup, repetitions, &asked.works, &mut report);
+    let done = measure_all(&setup, &asked, &mut report);
     remove(&setup.dir)?;
-    print!("{}", report.text());
-    done
+    let context = done?;
+    if asked.json {
+        print!("{}", document::json_lines(&context, &report));
+    } else {
+        context.lines.iter().for_each(|line| println!("{line}"));
+        print!("\n{}", report.text());
+        // A part of the works, or a small form of them, says nothing about goals.
+        if asked.works.is_empty() && !asked.quick {
+            document::verdicts(&report).iter().for_each(|line| println!("{line}"));
+        }
+    }
+    if asked.write { document::write(Path::new("."), &context, &report) } else { Ok(()) }
 }
 
-fn repeat(setup: &Setup, repetitions: u32, chosen: &[String], report: &mut Report) -> Result<()> {
+/// Runs the works, and a probe of the disk before, between and after them.
+fn measure_all(setup: &Setup, asked: &Asked, report: &mut Report) -> Result<Context> {
+    let repetitions = asked.repetitions.unwrap_or(if asked.quick { 2 } else { 5 });
+    let mut lines = machine::lines(&setup.dir)?;
+    match &setup.peers {
+        Some(peers) => lines.push(format!("beside: {}", peers.versions.join(", "))),
+        None => report.leave_out("other stores: `cargo xtask bench log` does".to_owned()),
+    }
+    lines.push(format!("repetitions: {repetitions}, interleaved; median (least..greatest)"));
+    if asked.quick {
+        lines.push("quick: a tenth of each work, figures of no worth".to_owned());
+    }
+    if cfg!(debug_assertions) {
+        lines.push("NOT OPTIMISED, figures of no worth".to_owned());
+    }
+    let before = limits::syncs_per_second(&setup.dir)?;
+    let during = repeat(setup, repetitions, &asked.works, report)?;
+    let after = limits::syncs_per_second(&setup.dir)?;
+    let [before, after] = [before, after].map(report::number);
+    let during = report::with_spread(&during);
+    lines.push(format!(
+        "raw fdatasync after each append of 168 B: {before}/s before, {during}/s during, {after}/s after"
+    ));
+    Ok(Context { lines, is_quick: asked.quick })
+}
+
+fn repeat(
+    setup: &Setup,
+    repetitions: u32,
+    chosen: &[String],
+    report: &mut Report,
+) -> Result<Samples> {
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|work| work == name);
+    let mut probes = Samples::default();
     for repetition in 1..=repetitions {
+        probes.add(limits::syncs_per_second(&setup.dir)?);
         for (name, work, _) in WORKS.iter().filter(|(name, ..)| is_chosen(name)) {
             let (done, took) = measure::timed(|| work(setup, report));
             eprintln!(
@@ -176,7 +240,7 @@ fn repeat(setup: &Setup, repetitions: u32, chosen: &[String], report: &mut Repor
             done.map_err(|error| format!("{name}: {error}"))?;
         }
     }
-    Ok(())
+    Ok(probes)
 }
 
 #[cfg(test)]
@@ -185,10 +249,15 @@ mod tests {
 
     #[test]
     fn arguments() {
-        let asked = parse(&["--quick", "open", "--repetitions", "3", "--dir", "x"]);
+        let asked = parse(&["--quick", "open", "--repetitions", "3", "--dir", "x", "--json"]);
         let works = vec!["open".to_owned()];
         let dir = Some("x".into());
-        assert_eq!(asked, Ok(Asked { quick: true, repetitions: Some(3), dir, works }));
+        let more = Asked::default();
+        assert_eq!(
+            asked,
+            Ok(Asked { quick: true, json: true, repetitions: Some(3), dir, works, ..more })
+        );
+        assert!(run(&["--write", "open"]).is_err());
         assert!(parse(&["--dir"]).is_err());
         assert!(parse(&["--repetitions", "0"]).is_err());
         assert!(parse(&["nothing"]).is_err());

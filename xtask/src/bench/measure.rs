@@ -1,6 +1,5 @@
-//! Clocks, medians and what the machine says about itself.
+//! Clocks, medians, and the memory of this process.
 
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a work came to, and how long it took.
@@ -99,6 +98,11 @@ impl Latencies {
         self.total += took;
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.taken.len() as u64
+    }
+
     /// Operations in a second.
     pub(crate) fn per_second(&self) -> f64 {
         per_second(self.taken.len() as u64, self.total)
@@ -126,41 +130,6 @@ pub(crate) fn anonymous_mib() -> f64 {
     kib.and_then(|kib| kib.trim().parse::<f64>().ok()).map_or(f64::NAN, |kib| kib / 1024.0)
 }
 
-/// What should be known about the machine to read the figures.
-pub(crate) fn machine(dir: &Path) -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("unknown processor", |(_, name)| name);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let load = load.split(' ').next().unwrap_or_default();
-    format!(
-        "machine: {cpus} x {model}, {} {}, load {load} at the start\nmedium: {}",
-        std::env::consts::OS,
-        kernel.trim(),
-        medium(&read("/proc/self/mounts"), &dir.to_string_lossy()),
-    )
-}
-
-/// The mount that holds a folder: device, place and file system.
-fn medium(mounts: &str, dir: &str) -> String {
-    let mounts = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ');
-        Some((fields.next()?, fields.next()?, fields.next()?))
-    });
-    let holds = |place: &str| {
-        let rest = dir.strip_prefix(place.trim_end_matches('/'));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let mount = mounts.filter(|(_, place, _)| holds(place)).max_by_key(|(_, place, _)| place.len());
-    mount.map_or_else(
-        || "unknown".to_owned(),
-        |(device, place, kind)| format!("{device} on {place}, {kind}"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,13 +153,5 @@ mod tests {
         assert_eq!(latencies.quantile_us(0.5).round(), 51.0);
         assert_eq!(latencies.quantile_us(0.99).round(), 99.0);
         assert_eq!(latencies.per_second(), 100.0);
-    }
-
-    #[test]
-    fn the_innermost_mount_counts() {
-        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /data xfs rw 0 0\n/dev/c /database xfs rw 0 0\n";
-        assert_eq!(medium(mounts, "/data/bench"), "/dev/b on /data, xfs");
-        assert_eq!(medium(mounts, "/var"), "/dev/a on /, ext4");
-        assert_eq!(medium("", "/var"), "unknown");
     }
 }

@@ -7,11 +7,18 @@ use busline_log::SyncMode;
 use crate::log::{self, failed};
 use crate::measure::{Latencies, timed};
 use crate::payload::{Payload, number_of};
+use crate::peers::{Peer, Sync};
 use crate::report::{Figure, Report};
 use crate::{Result, Setup, child, limits};
 
 const TABLE: &str = "Opening a log of 1 GiB, warm";
 const BODY_LEN: usize = 1024;
+
+const PEERS: &[Peer] = &[
+    Peer::new("SQLite", "sqlite", Sync::End),
+    Peer::new("LMDB", "lmdb", Sync::End),
+    Peer::new("fjall", "fjall", Sync::End),
+];
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let dir = setup.dir.join("open");
@@ -49,6 +56,25 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
 
     let us = point_read_us(&dir, messages)?;
     add("seek and read one message", "us", us, ("read(2) of all of it", limit.1 * 1e3));
+    others(setup, report, messages)
+}
+
+/// Each opens a store of the same messages, which was written once and closed.
+fn others(setup: &Setup, report: &mut Report, messages: u64) -> Result<()> {
+    for peer in PEERS {
+        let dir = setup.dir.join(format!("open-{}", peer.name));
+        if !dir.exists() {
+            let fill = ("fill", &[messages, BODY_LEN as u64][..]);
+            if peer.figures_in::<0>(setup, report, &dir, fill)?.is_none() {
+                continue;
+            }
+        }
+        let open = ("open", &[messages][..]);
+        if let Some([ms, mib]) = peer.figures_in(setup, report, &dir, open)? {
+            report.compare(["after a clean close", "", "ms"], (peer.name, ms))?;
+            report.compare(["after a clean close", "", "MiB"], (peer.name, mib))?;
+        }
+    }
     Ok(())
 }
 

@@ -102,7 +102,8 @@ fn log_singles(dir: &Path, messages: u64) -> Result<Latencies> {
     Ok(latencies)
 }
 
-fn topic() -> Result<Topic> {
+/// The topic of every message.
+pub(crate) fn topic() -> Result<Topic> {
     Topic::new("bench").map_err(failed)
 }
 
@@ -110,7 +111,8 @@ fn group() -> Result<GroupName> {
     GroupName::new("bench").map_err(failed)
 }
 
-async fn open(dir: &Path, sync: &str) -> Result<Arc<dyn Session>> {
+/// A session of a new bus in a folder, with the topic and a group.
+pub(crate) async fn open(dir: &Path, sync: &str) -> Result<Arc<dyn Session>> {
     let url = format!("file:{}?sync={sync}", dir.display());
     let transport = busline_transports::open(&url).map_err(failed)?;
     let session = transport.connect(Connect::new(Role::Publish)).await.map_err(failed)?;
@@ -125,7 +127,8 @@ async fn open(dir: &Path, sync: &str) -> Result<Arc<dyn Session>> {
     Ok(session)
 }
 
-fn message(payload: &mut Payload, topic: &Topic, number: u64) -> Result<Message> {
+/// The message of a number.
+pub(crate) fn message(payload: &mut Payload, topic: &Topic, number: u64) -> Result<Message> {
     let (key, body) = payload.message(number);
     let key = std::str::from_utf8(key).map_err(failed)?;
     let key = Key::try_from(key).map_err(failed)?;
@@ -154,7 +157,8 @@ async fn publish(session: &dyn Session, messages: u64) -> Result<Duration> {
     Ok(start.took())
 }
 
-async fn settle(receipts: Option<Vec<PendingReceipt>>) -> Result<()> {
+/// Awaits receipts, each of which must say that its message is stored.
+pub(crate) async fn settle(receipts: Option<Vec<PendingReceipt>>) -> Result<()> {
     for receipt in receipts.into_iter().flatten() {
         match receipt.await.map_err(failed)? {
             Receipt::Stored { .. } => {}
@@ -173,7 +177,8 @@ async fn single(session: &dyn Session, number: u64, latencies: &mut Latencies) -
     Ok(())
 }
 
-async fn read(session: &dyn Session, messages: u64) -> Result<Duration> {
+/// Reads everything and checks that each message came once.
+pub(crate) async fn read(session: &dyn Session, messages: u64) -> Result<Duration> {
     let mut count = Count::default();
     let start = Timer::start();
     let read = Read::new(topic()?, Position::Earliest);

@@ -1,4 +1,4 @@
-//! Claiming and acknowledging messages one by one, beside one small write(2) each.
+//! Claiming and acknowledging messages one by one, beside one small write(2) each and other stores.
 
 use std::ops::ControlFlow;
 
@@ -7,13 +7,25 @@ use busline_log::{
     SyncMode,
 };
 
+use crate::goals::PROCESS;
 use crate::log::{self, failed};
 use crate::measure::{now_us, per_second, timed};
 use crate::payload::{Count, Payload};
+use crate::peers::{self, Peer, Sync};
 use crate::report::{Figure, Report};
 use crate::{Result, Setup, limits, remove};
 
 const TABLE: &str = "Claim, read and acknowledge, each message by itself, 1,000 a claim";
+const WORK: &str = "claim and ack 100 B";
+const DURABLE: &str = "loss of power, each 1,000";
+
+/// A peer that settles so many a commit.
+const PEERS: &[(Peer, u64)] = &[
+    (Peer::new("fjall, remove each", "fjall", Sync::Process), 1),
+    (Peer::new("SQLite NORMAL, 100 a commit", "sqlite", Sync::Process), 100),
+    (Peer::new("LMDB NOSYNC, remove, 1,000 a commit", "lmdb", Sync::Process), 1000),
+    (Peer::new("Redis everysec, pipelined", "redis", Sync::Process), 1000),
+];
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let messages = setup.scaled(200_000, 20_000);
@@ -23,24 +35,27 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     log.sync().map_err(failed)?;
     let raw = limits::Appends::create(&dir, 16)?.append(messages)?;
     let beside = ("write(2) 16 B each", per_second(messages, raw));
-    let works =
-        [("os", false, "crash of the process"), ("power", true, "loss of power, each 1,000")];
-    for (group, durable, durability) in works {
+    let works = [("os", false, PROCESS), ("power", true, DURABLE)];
+    let mut rates = [0.0; 2];
+    for ((group, durable, durability), rate) in works.into_iter().zip(&mut rates) {
         declare(&log, group)?;
         let (done, took) = timed(|| claim_all(&log, group, durable));
         done?.check(messages)?;
-        report.add(Figure {
-            table: TABLE,
-            work: "claim and ack 100 B".to_owned(),
-            durability,
-            unit: "msg/s",
-            busline: per_second(messages, took),
-            beside,
-        });
+        *rate = per_second(messages, took);
+        let (work, busline) = (WORK.to_owned(), *rate);
+        report.add(Figure { table: TABLE, work, durability, unit: "msg/s", busline, beside });
     }
+    report.compare([WORK, DURABLE, "msg/s"], (PROCESS, rates[0]))?;
     log.close().map_err(failed)?;
     drop(log);
-    remove(&dir)
+    remove(&dir)?;
+    for (peer, commit_len) in PEERS {
+        if let Some([took]) = peer.figures(setup, report, "settle", &[messages, *commit_len])? {
+            let beside = (peer.name, peers::rate(messages, took));
+            report.compare([WORK, PROCESS, "msg/s"], beside)?;
+        }
+    }
+    Ok(())
 }
 
 fn now(log: &Log) -> Now {
@@ -65,6 +80,7 @@ pub(crate) fn claim_all(log: &Log, name: &str, durable: bool) -> Result<Count> {
         first_may_exceed: true,
         lease_us: 30_000_000,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     };
     let mut count = Count::default();

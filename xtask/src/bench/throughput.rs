@@ -1,30 +1,97 @@
-//! Publishing and reading many messages, beside writing and reading the same bytes.
+//! Publishing and reading many messages, beside writing and reading the same bytes, and beside other stores.
 
 use busline_log::SyncMode;
 
+use crate::goals::{POWER_AT_END as POWER, PROCESS};
 use crate::log::{self, failed};
 use crate::measure::{per_second, timed};
 use crate::payload::Payload;
+use crate::peers::{self, Peer, Sync};
 use crate::report::{Figure, Report};
 use crate::{Result, Setup, limits, remove};
 
-const TABLE: &str = "Throughput, batched";
-const PROCESS: &str = "crash of the process";
-const POWER: &str = "loss of power, one fdatasync at the end";
+const TABLE: &str = "Throughput";
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
-    small(setup, report, "1,000,000 x 100 B", 100, setup.scaled(1_000_000, 100_000))?;
-    small(setup, report, "200,000 x 1 KiB", 1024, setup.scaled(200_000, 20_000))?;
-    single(setup, report, setup.scaled(200_000, 20_000))
+    let small = Bulk {
+        name: "1,000,000 x 100 B",
+        body_len: 100,
+        messages: setup.scaled(1_000_000, 100_000),
+    };
+    let large =
+        Bulk { name: "200,000 x 1 KiB", body_len: 1024, messages: setup.scaled(200_000, 20_000) };
+    for bulk in [small, large] {
+        busline(setup, report, &bulk)?;
+        others(setup, report, &bulk)?;
+    }
+    single(setup, report)
 }
 
-fn small(
-    setup: &Setup,
-    report: &mut Report,
-    name: &str,
+/// Messages that are published and read at once.
+#[derive(Debug)]
+struct Bulk {
+    name: &'static str,
     body_len: usize,
     messages: u64,
-) -> Result<()> {
+}
+
+/// A peer that publishes so many a commit, and what the report calls its reading.
+type Batched = (Peer, u64, &'static str);
+
+const VISIBLE: &[Batched] = &[
+    (Peer::new("LMDB NOSYNC, 10,000 a commit", "lmdb", Sync::Process), 10_000, "LMDB, unchecked"),
+    (Peer::new("LMDB NOSYNC, 100 a commit", "lmdb", Sync::Process), 100, ""),
+    (Peer::new("SQLite NORMAL, 10,000 a commit", "sqlite", Sync::Process), 10_000, "SQLite"),
+    (Peer::new("fjall, 1,000 a commit", "fjall", Sync::Process), 1000, "fjall"),
+    (
+        Peer::new("sea-streamer file, one flush", "sea-streamer", Sync::Process),
+        1,
+        "sea-streamer file",
+    ),
+    (
+        Peer::new("Redis everysec, 1,000 a pipeline", "redis", Sync::Process),
+        1000,
+        "Redis, 1,000 a call",
+    ),
+];
+
+const DURABLE: &[Batched] = &[
+    (Peer::new("LMDB NOSYNC, one sync", "lmdb", Sync::End), 10_000, ""),
+    (Peer::new("SQLite NORMAL, one sync", "sqlite", Sync::End), 10_000, ""),
+    (Peer::new("fjall, one sync", "fjall", Sync::End), 1000, ""),
+    (Peer::new("redb, 10,000 a synced commit", "redb", Sync::Power), 10_000, "redb"),
+];
+
+/// A peer that publishes one a commit, and the part of the messages that is enough to know its speed.
+const SINGLE: &[(Peer, u64)] = &[
+    (Peer::new("LMDB NOSYNC, one a commit", "lmdb", Sync::Process), 1),
+    (Peer::new("SQLite NORMAL, one a commit", "sqlite", Sync::Process), 4),
+    (Peer::new("fjall, one a call", "fjall", Sync::Process), 1),
+    (Peer::new("Redis everysec, one a call", "redis", Sync::Process), 20),
+];
+
+fn others(setup: &Setup, report: &mut Report, bulk: &Bulk) -> Result<()> {
+    let publish = format!("publish {}", bulk.name);
+    let read = format!("read {}", bulk.name);
+    for (peers, durability) in [(VISIBLE, PROCESS), (DURABLE, POWER)] {
+        for (peer, commit_len, name_of_read) in peers {
+            let numbers = [bulk.messages, bulk.body_len as u64, *commit_len];
+            let Some([published, took]) = peer.figures(setup, report, "bulk", &numbers)? else {
+                continue;
+            };
+            let beside = (peer.name, peers::rate(bulk.messages, published));
+            report.compare([&publish, durability, "msg/s"], beside)?;
+            if !name_of_read.is_empty() {
+                let beside = (*name_of_read, peers::rate(bulk.messages, took));
+                report.compare([&read, "", "msg/s"], beside)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn busline(setup: &Setup, report: &mut Report, bulk: &Bulk) -> Result<()> {
+    let &Bulk { name, body_len, messages } = bulk;
     let mut payload = Payload::new(body_len);
     let bytes = messages * payload.len();
     let dir = setup.fresh("throughput")?;
@@ -66,7 +133,8 @@ fn small(
 }
 
 /// One message a call, visible to every process when the call returns.
-fn single(setup: &Setup, report: &mut Report, messages: u64) -> Result<()> {
+fn single(setup: &Setup, report: &mut Report) -> Result<()> {
+    let messages = setup.scaled(200_000, 20_000);
     let mut payload = Payload::new(100);
     let dir = setup.fresh("single")?;
     let log = log::open(&dir.join("log"), SyncMode::Os)?;
@@ -91,5 +159,13 @@ fn single(setup: &Setup, report: &mut Report, messages: u64) -> Result<()> {
     });
     log.close().map_err(failed)?;
     drop((appender, log));
-    remove(&dir)
+    remove(&dir)?;
+    for (peer, part) in SINGLE {
+        let messages = messages / part;
+        if let Some([took, _]) = peer.figures(setup, report, "bulk", &[messages, 100, 1])? {
+            let beside = (peer.name, peers::rate(messages, took));
+            report.compare(["publish 100 B, one a call", PROCESS, "msg/s"], beside)?;
+        }
+    }
+    Ok(())
 }

@@ -99,6 +99,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("crates/busline-log/src/storage/fs/map.rs", "the memory map of the control page"),
     ("crates/busline-log/src/storage/fs/unshared.rs", "keeping locks from forked children"),
     ("crates/busline-log/src/storage/words.rs", "half of a shared 64-bit word, for the futex"),
+    ("xtask/peers/src/lmdb.rs", "LMDB maps a file, for the benchmarks only"),
 ];
 
 /// Unsafe code is where it can be read in one sitting.

@@ -38,7 +38,7 @@ pub(crate) fn one_title(tree: &Tree) -> Vec<Finding> {
 }
 
 /// Folders that a document can point into.
-const ROOTS: &[&str] = &["crates/", "xtask/", "examples/", ".ci/", "fuzz/"];
+const ROOTS: &[&str] = &["crates/", "xtask/", "examples/", "docs/", ".ci/", "fuzz/"];
 
 /// A file that a document names is there: in backticks from the root, in a link from the document.
 pub(crate) fn paths_exist(tree: &Tree) -> Vec<Finding> {

@@ -62,9 +62,14 @@ pub(crate) fn lints_are_the_workspaces(tree: &Tree) -> Vec<Finding> {
     found
 }
 
-/// The manifests of packages of the workspace. Fuzz targets are a workspace of their own.
+/// What has a workspace of its own, because of what it needs to compile.
+const APART: &[&str] = &["fuzz/", "xtask/peers/"];
+
+/// The manifests of packages of the workspace.
 fn manifests<'a>(tree: &'a Tree, found: &mut Vec<Finding>) -> Vec<(&'a File, Table)> {
-    let is_manifest = |file: &&File| file.name() == "Cargo.toml" && !file.path.starts_with("fuzz/");
+    let is_manifest = |file: &&File| {
+        file.name() == "Cargo.toml" && !APART.iter().any(|folder| file.path.starts_with(folder))
+    };
     let mut manifests = Vec::new();
     for file in tree.files.iter().filter(is_manifest) {
         match file.text.as_deref().unwrap_or_default().parse::<Table>() {

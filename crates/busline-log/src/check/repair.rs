@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::check::survey::{
-    Bound, Headless, Listing, Run, Survey, examined_end, list, survey, trusted_end,
+    Bound, Headless, Run, Survey, examined_end, is_poisoned, list, survey, trusted_end,
 };
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::files::{CLEAN, CONTROL, Format, OPEN_LOCK, POISONED, RECOVERY_LOCK, TMP};
+use crate::group::is_journal_label;
 use crate::log::{busy, directory_lock, fresh_salt, jump_above, recover};
 use crate::options::Cut;
 use crate::segment::{self, FrameReader, ReadError, SegmentHeader, SegmentInfo};
@@ -43,6 +44,8 @@ struct Repair<'a> {
     storage: &'a dyn Storage,
     dir: &'a Path,
     log_id: u128,
+    /// Each record builds on all before it.
+    is_journal: bool,
     now_us: i64,
 }
 
@@ -68,7 +71,9 @@ pub fn repair(
     // Nobody has it open, but somebody may be creating it.
     let recovery_lock = directory_lock(storage, dir, RECOVERY_LOCK, OP)?;
     recovery_lock.lock().map_err(io)?;
-    let repaired = Repair { storage, dir, log_id: format.id, now_us }.run(&format, allow_drop);
+    let is_journal = is_journal_label(&format.label);
+    let repair = Repair { storage, dir, log_id: format.id, is_journal, now_us };
+    let repaired = repair.run(&format, allow_drop);
     recovery_lock.unlock().map_err(io)?;
     open_lock.unlock().map_err(io)?;
     repaired
@@ -76,9 +81,7 @@ pub fn repair(
 
 impl Repair<'_> {
     fn run(&self, format: &Format, allow_drop: bool) -> Result<RepairReport> {
-        let poison_file = self.dir.join(POISONED);
-        let poisoned =
-            self.storage.exists(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
+        let poisoned = is_poisoned(self.storage, self.dir, OP)?;
         let listing = list(self.storage, self.dir, format, OP)?;
         if listing.table.segments.is_empty() && listing.headless.is_empty() {
             let message = "the log has a FORMAT file but no segments; restore them from a backup";
@@ -103,7 +106,7 @@ impl Repair<'_> {
             ));
         }
         let mut report = RepairReport { poison_cleared: poisoned, ..RepairReport::default() };
-        let Listing { table, headless } = listing;
+        let headless = listing.headless;
         report.dropped.extend(headless.iter().map(|headless| headless.damage.clone()));
         report.dropped.extend(surveys.iter().flat_map(|(_, found)| found.damage.clone()));
         if let (Some(damage), false) = (report.dropped.first(), allow_drop) {
@@ -122,24 +125,38 @@ impl Repair<'_> {
         if !report.dropped.is_empty() || poisoned {
             self.forget()?;
         }
+        let above = above_all(&headless, &surveys).max(end.tail.unwrap_or(0));
+        let mut unreadable: Vec<_> = headless.into_iter().map(|headless| headless.path).collect();
         if !report.dropped.is_empty() {
+            if self.is_journal {
+                unreadable.extend(keep_beginning(&mut report.dropped, &mut surveys));
+            }
             // First of all: nothing else keeps the numbers of what is set aside from being given out again.
-            self.begin_above(&report, surveys.last(), end.tail)?;
+            self.begin_above(above, surveys.last())?;
         }
-        for Headless { path, .. } in headless {
-            report.set_aside.extend(self.set_aside(&path)?);
+        unreadable.sort_unstable();
+        for path in unreadable.iter().rev() {
+            report.set_aside.extend(self.set_aside(path)?);
         }
-        for (info, found) in surveys.iter().rev() {
-            self.mend(info, found, table.after(info.base()).filter(|_| end.cut.is_none()))?;
+        for (at, (info, found)) in surveys.iter().enumerate().rev() {
+            self.mend(info, found, surveys.get(at + 1).map(|(next, _)| &**next))?;
             if poisoned && found.end_seq(info.base()) > end.durable {
                 self.write_again(info, found)?;
             }
         }
         if poisoned {
-            self.storage.remove(&poison_file).map_err(|e| Error::io(OP, &poison_file, e))?;
+            self.unpoison()?;
         }
         self.sync_dir()?;
         Ok(report)
+    }
+
+    fn unpoison(&self) -> Result<()> {
+        let path = self.dir.join(POISONED);
+        match self.storage.remove(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(OP, &path, e)),
+            _ => Ok(()),
+        }
     }
 
     /// Takes back what says where the tail is: the next who opens the log looks for himself.
@@ -174,12 +191,7 @@ impl Repair<'_> {
     }
 
     /// Leaves only sound frames in a segment. Every step leaves a log that says the same or less is lost.
-    fn mend(
-        &self,
-        info: &SegmentInfo,
-        found: &Survey,
-        next: Option<&Arc<SegmentInfo>>,
-    ) -> Result<()> {
+    fn mend(&self, info: &SegmentInfo, found: &Survey, next: Option<&SegmentInfo>) -> Result<()> {
         let end_seq = found.end_seq(info.base());
         if let Some(next) = next
             && next.header.prev_end != end_seq
@@ -212,17 +224,10 @@ impl Repair<'_> {
         file.sync_all().map_err(io)
     }
 
-    /// Begins a segment above everything that was lost, so that no number of a lost record comes again.
-    fn begin_above(
-        &self,
-        report: &RepairReport,
-        last: Option<&(Arc<SegmentInfo>, Survey)>,
-        tail: Option<u64>,
-    ) -> Result<()> {
+    /// Begins a segment above everything that is lost, so that no number of a lost record comes again.
+    fn begin_above(&self, above: u64, last: Option<&(Arc<SegmentInfo>, Survey)>) -> Result<()> {
         let (prev_end, prev_time_us) =
             last.map_or((0, 0), |(info, found)| (found.end_seq(info.base()), found.last_time_us));
-        let lost = report.dropped.iter().map(|lost| lost.seq_end.unwrap_or(lost.segment_base));
-        let above = lost.chain(tail).fold(prev_end, u64::max);
         let header = SegmentHeader {
             salt: fresh_salt(),
             log_id: self.log_id,
@@ -292,4 +297,42 @@ impl Repair<'_> {
         self.storage.rename(&tmp, &target).map_err(io)?;
         self.sync_dir()
     }
+}
+
+/// No record was ever given this number or a higher one, as far as the segments tell.
+fn above_all(headless: &[Headless], surveys: &[(Arc<SegmentInfo>, Survey)]) -> u64 {
+    // A record has a byte at least.
+    let unread = headless.iter().map(|headless| {
+        let base = headless.damage.segment_base;
+        headless.damage.seq_end.unwrap_or(0).max(base.saturating_add(headless.bytes))
+    });
+    let lost = surveys.iter().flat_map(|(_, found)| &found.damage);
+    let lost = lost.map(|damage| damage.seq_end.unwrap_or(damage.seq_start));
+    let read = surveys.iter().map(|(info, found)| found.end_seq(info.base()));
+    unread.chain(lost).chain(read).fold(0, u64::max)
+}
+
+/// Keeps of a log whose records build on each other what lies before the first damage, and calls the rest lost;
+/// the files of which nothing is kept.
+fn keep_beginning(
+    dropped: &mut Vec<Damage>,
+    surveys: &mut Vec<(Arc<SegmentInfo>, Survey)>,
+) -> Vec<PathBuf> {
+    let Some(first) = dropped.iter().min_by_key(|damage| damage.seq_start).cloned() else {
+        return Vec::new();
+    };
+    let (from, base) = (first.seq_start, first.segment_base);
+    // What is left without a beginning is nothing at all.
+    let is_kept = |info: &SegmentInfo| info.base() < from || (info.base() == from && from == base);
+    let has_beginning = surveys.iter().any(|(info, found)| {
+        info.base() < from && found.runs.first().is_some_and(|run| run.seq < from)
+    });
+    let (kept, lost): (Vec<_>, Vec<_>) =
+        std::mem::take(surveys).into_iter().partition(|(info, _)| has_beginning && is_kept(info));
+    *surveys = kept;
+    for (_, found) in &mut *surveys {
+        found.runs.retain(|run| run.end_seq <= from);
+    }
+    *dropped = vec![Damage { seq_end: None, ..first }];
+    lost.into_iter().map(|(info, _)| info.path.clone()).collect()
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::control::Control;
+use crate::control::{Control, Poison};
 use crate::error::{Damage, Error, Result};
-use crate::files::{CONTROL, Format, newer};
+use crate::files::{CONTROL, Format, POISONED, newer};
 use crate::frame::Fault;
 use crate::log::{Walk, examine, walk, walk_start};
 use crate::options::Cut;
@@ -160,6 +160,19 @@ pub(super) fn trusted_end(storage: &dyn Storage, dir: &Path) -> Option<End> {
     let tail = control.tail();
     let active = Some((tail.active_base, tail.pos));
     Some(End { tail: Some(tail.seq), active, durable: control.durable(), cut: None })
+}
+
+/// Whether an fsync failed since the last repair: the note for later boots says so, or the page, which is there also
+/// when the note could not be written.
+pub(super) fn is_poisoned(
+    storage: &dyn Storage,
+    dir: &Path,
+    operation: &'static str,
+) -> Result<bool> {
+    let path = dir.join(POISONED);
+    let noted = storage.exists(&path).map_err(|e| Error::io(operation, &path, e))?;
+    let poison = trusted_control(storage, dir).map(|control| control.poison());
+    Ok(noted || poison == Some(Poison::SyncFailed))
 }
 
 fn trusted_control(storage: &dyn Storage, dir: &Path) -> Option<Control> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::check::survey::{Bound, Headless, examined_end, list, survey, trusted_end};
+use crate::check::survey::{Bound, Headless, examined_end, is_poisoned, list, survey, trusted_end};
 use crate::error::{Damage, Result};
 use crate::files::{CleanMark, Format, POISONED, read_small};
 use crate::options::Cut;
@@ -75,7 +75,7 @@ impl VerifyReport {
 pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
     let format = Format::load(storage, dir)?;
     let mark = CleanMark::load(storage, dir, format.id);
-    let poisoned = read_small(storage, &dir.join(POISONED)).ok();
+    let poisoned = poison_note(storage, dir)?;
     // The tail first, then the segments: what is listed holds all that is below it.
     let trusted = trusted_end(storage, dir);
     let listing = list(storage, dir, &format, OP)?;
@@ -108,9 +108,19 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
         segments.push(SegmentReport { path, base_seq: base, end_seq, records, bytes, state });
     }
     segments.sort_by_key(|segment| segment.base_seq);
-    let poisoned = poisoned.map(|note| String::from_utf8_lossy(&note).trim().to_owned());
     let clean = mark.is_some();
     Ok(VerifyReport { segments, poisoned, clean })
+}
+
+/// Why the log refuses writes, if an fsync failed.
+fn poison_note(storage: &dyn Storage, dir: &Path) -> Result<Option<String>> {
+    if !is_poisoned(storage, dir, OP)? {
+        return Ok(None);
+    }
+    let note = read_small(storage, &dir.join(POISONED)).unwrap_or_default();
+    let note = String::from_utf8_lossy(&note).trim().to_owned();
+    let unknown = "an fsync failed, and what it was could not be noted";
+    Ok(Some(if note.is_empty() { unknown.to_owned() } else { note }))
 }
 
 fn headless(headless: &Headless) -> SegmentReport {

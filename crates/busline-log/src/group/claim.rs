@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Record, Result};
+use crate::{Error, ErrorKind, KeySet, Record, Result, Scanner};
 
 use super::journal::Txn;
 use super::member::Member;
@@ -39,6 +39,9 @@ pub struct ClaimRequest<'a> {
     /// Which records the group wants; what it does not want counts as settled. Must follow from the
     /// group's configuration alone.
     pub filter: &'a Filter<'a>,
+    /// All keys of records that the filter can take, when it takes few and they are known: frames that have
+    /// none of them are then left unread.
+    pub keys: Option<&'a KeySet>,
     /// With it, a record waits as long as an earlier one of the same order is unsettled. Two orders
     /// with one hash only wait for each other more than they need to.
     pub order_by: Option<&'a OrderBy<'a>>,
@@ -259,17 +262,20 @@ impl Member {
         let mut examined = 0;
         let mut examined_bytes = 0;
         let (unsettled_max, blocked_max) = shared.options.room(state);
+        let keys = picked.room.request.keys;
+        let pass_end = keys.map_or(u64::MAX, |_| cursor.saturating_add(EXAMINED_MAX as u64));
         loop {
             let full = picked.new_seqs() >= unsettled_max || picked.blocked >= blocked_max;
             if full
                 || picked.room.is_full()
                 || examined >= EXAMINED_MAX
+                || to >= pass_end
                 || examined_bytes >= EXAMINED_BYTES_MAX
             {
                 picked.more = !full;
                 break;
             }
-            let record = match self.ahead.next() {
+            let record = match next_of(&mut self.ahead, keys, pass_end) {
                 Ok(Some(record)) => record,
                 Ok(None) => {
                     to = to.max(self.ahead.position());
@@ -330,6 +336,18 @@ impl Member {
         (self.config_epoch != state.config_epoch)
             .then(|| ClaimOutcome { config_changed: true, ..nothing(state) })
     }
+}
+
+/// The next record, behind frames below `end` that have none of the keys.
+fn next_of<'a>(
+    scanner: &'a mut Scanner,
+    keys: Option<&KeySet>,
+    end: u64,
+) -> Result<Option<Record<'a>>> {
+    if let Some(keys) = keys {
+        scanner.pass_without(keys, end)?;
+    }
+    scanner.next()
 }
 
 fn nothing(state: &GroupState) -> ClaimOutcome {

@@ -202,6 +202,11 @@ fn sweep_gone(log: &Log) {
 }
 
 fn collect(log: &Log, name: &str, dir: PathBuf, now: Now) -> Result<bool> {
+    if !Log::exists(log.storage().as_ref(), &dir)? {
+        // Whoever declared it died before it was a log. Nobody else is at it: the caller holds the lock.
+        remove(log, &dir)?;
+        return Ok(false);
+    }
     let group = Group::open_at(log, name, dir, &GroupOptions::default(), now)?;
     let dir = &group.shared.dir;
     if group.shared.life()? != Life::Live {

@@ -169,6 +169,7 @@ pub(crate) fn use_group(log: &Log) {
         first_may_exceed: true,
         lease_us: 100,
         filter: &|_, _| true,
+        keys: None,
         order_by: None,
     };
     let mut seqs = Vec::new();

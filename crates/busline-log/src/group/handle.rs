@@ -15,6 +15,8 @@ use super::shared::Shared;
 use super::state::{GroupState, Life};
 use super::time::Now;
 
+/// What the label of a group's log begins with; the id of the main log follows.
+const LABEL: &str = "group of ";
 /// The longest configuration of a group.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
@@ -376,7 +378,13 @@ pub(super) fn not_found(name: &str) -> Error {
 
 /// A group's log says whose it is: another log's positions would be taken for this one's.
 fn label(log: &Log) -> Vec<u8> {
-    format!("group of {:032x}", log.id()).into_bytes()
+    format!("{LABEL}{:032x}", log.id()).into_bytes()
+}
+
+/// Whether a log is that of a group, by its label.
+pub(crate) fn is_journal_label(label: &[u8]) -> bool {
+    let id = label.strip_prefix(LABEL.as_bytes());
+    id.is_some_and(|id| id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn journal_options(log: &Log) -> Options {

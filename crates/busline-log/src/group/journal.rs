@@ -76,7 +76,7 @@ impl Core {
             self.restart(journal)?;
         }
         for _ in 0..RESTARTS_MAX {
-            if journal.next_seq() == self.applied {
+            if journal.next_seq() == self.applied && !self.searching {
                 return Ok(());
             }
             match self.replay() {

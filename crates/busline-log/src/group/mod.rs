@@ -9,6 +9,7 @@
 //! Records are promised at least once: a record below the cursor is unsettled until a member
 //! settles it. After a loss of power a group may stand before where it was, never after.
 
+mod check;
 mod claim;
 mod directory;
 #[cfg(any(test, feature = "fuzz"))]
@@ -31,8 +32,10 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use check::verify_group;
 pub use claim::{ClaimOutcome, ClaimRequest, Claimed, Filter, OrderBy};
 pub use directory::DeleteIf;
+pub(crate) use handle::is_journal_label;
 pub use handle::{Config, Declared, Group, GroupOptions, GroupSpec};
 pub use info::{GroupInfo, MemberInfo, Peeked, Unsettled};
 pub use member::Member;

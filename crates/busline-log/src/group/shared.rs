@@ -75,7 +75,7 @@ impl Shared {
 
     /// Catches up with what others did.
     pub(super) fn refresh(&self, core: &mut Core) -> Result<()> {
-        core.refresh(&self.journal).map_err(|error| self.gone(error))
+        core.refresh(&self.journal).map_err(|error| self.named(error))
     }
 
     /// Begins a transaction under the guard of the group's log.
@@ -85,15 +85,17 @@ impl Shared {
         guard: AppendGuard<'a>,
         now: Now,
     ) -> Result<Txn<'a>> {
-        Txn::begin(core, &self.journal, guard, &self.options, now).map_err(|error| self.gone(error))
+        Txn::begin(core, &self.journal, guard, &self.options, now)
+            .map_err(|error| self.named(error))
     }
 
-    /// Files of the group that are not there: whoever deleted it was quicker than reading that.
-    fn gone(&self, error: Error) -> Error {
+    /// Says whose error it is. Files of the group that are not there: whoever deleted it was quicker than
+    /// reading that.
+    fn named(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NotFound {
             return deleted(&self.name).caused_by(error);
         }
-        error
+        error.with("group", &self.name)
     }
 
     /// Commits, and rings once the guard is free again, or who wakes would have to wait for it.

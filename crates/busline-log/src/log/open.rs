@@ -9,7 +9,7 @@ use crate::control::{Control, Poison, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
     BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, HOLDER, LABEL_BYTES_MAX, OPEN_LOCK, POISONED,
-    RECOVERY_LOCK, SYNC_LOCK, is_leftover, write_atomic,
+    RECOVERY_LOCK, SYNC_LOCK, is_leftover, without_format, write_atomic,
 };
 use crate::log::append_lock::AppendLock;
 use crate::log::recovery::{self, Recovered};
@@ -232,8 +232,12 @@ fn make(
     make_dir(storage.as_ref(), dir).map_err(io)?;
     check_remote(storage.as_ref(), dir, options, CREATE)?;
     let names = storage.list(dir).map_err(io)?;
+    let has_format = names.iter().any(|name| name == FORMAT);
+    if let (false, Some(damaged)) = (has_format, without_format(storage.as_ref(), dir, CREATE)) {
+        return Err(damaged);
+    }
     let foreign = names.iter().find(|name| !is_leftover(name));
-    if let (Some(name), false) = (foreign, names.iter().any(|name| name == FORMAT)) {
+    if let (Some(name), false) = (foreign, has_format) {
         return Err(Error::new(
             ErrorKind::Foreign,
             CREATE,

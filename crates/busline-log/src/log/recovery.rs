@@ -346,8 +346,14 @@ fn check_once(storage: &dyn Storage, dir: &Path, control: &Control) -> Result<()
         .with("path", dir.join(CONTROL).display()));
     }
     let path = segment::path(dir, tail.active_base);
-    let file = storage.open(&path, OpenMode::Read).map_err(|e| Error::io(OP, &path, e))?;
-    let len = file.len().map_err(|e| Error::io(OP, &path, e))?;
+    let (len, cause) = match storage.open(&path, OpenMode::Read) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (0, "the file is missing"),
+        Err(e) => return Err(Error::io(OP, &path, e)),
+        Ok(file) => {
+            let cause = "the file is shorter than what was written to it; somebody else changed it";
+            (file.len().map_err(|e| Error::io(OP, &path, e))?, cause)
+        }
+    };
     if len >= tail.pos {
         return Ok(());
     }
@@ -360,8 +366,7 @@ fn check_once(storage: &dyn Storage, dir: &Path, control: &Control) -> Result<()
             offset_end: tail.pos,
             seq_start: tail.active_base,
             seq_end: None,
-            cause: "the file is shorter than what was written to it; somebody else changed it"
-                .to_owned(),
+            cause: cause.to_owned(),
         },
     ))
 }

@@ -319,6 +319,9 @@ fn bad_places_are_refused_by_name() {
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
     let mut format = std::fs::read(log.join(FORMAT)).unwrap();
     format[8] = 2;
+    let body = format.len() - 4;
+    let crc = crc32fast::hash(&format[..body]);
+    format[body..].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(log.join(FORMAT), format).unwrap();
     assert_eq!(open(&log), ErrorKind::Newer);
 }

@@ -128,9 +128,7 @@ impl Scanner {
     /// of the keys is there. What is left unread is not checked; [`crate::verify`] is for that.
     pub fn next_of(&mut self, keys: &KeySet, end: u64) -> Result<Option<Record<'_>>> {
         loop {
-            if !self.is_in_frame(self.seq) {
-                self.pass_without(keys, end)?;
-            }
+            self.pass_without(keys, end)?;
             let Some(span) = self.step(end)? else { return Ok(None) };
             if keys.contains(self.reader.body(span.key.clone())) {
                 return Ok(Some(self.lend(&span)));
@@ -270,8 +268,11 @@ impl Scanner {
         Ok(false)
     }
 
-    /// Goes over whole frames below `end` whose filter excludes all of the keys.
-    fn pass_without(&mut self, keys: &KeySet, end: u64) -> Result<()> {
+    /// Goes over whole frames below `end` whose filter excludes all of the keys; inside of a frame it stays.
+    pub(crate) fn pass_without(&mut self, keys: &KeySet, end: u64) -> Result<()> {
+        if self.is_in_frame(self.seq) {
+            return Ok(());
+        }
         while self.seq < end && self.arrive()? && self.frame.is_none() {
             match self.reader.frame_without(self.pos, keys) {
                 Ok(Some(header))

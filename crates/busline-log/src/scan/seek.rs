@@ -115,6 +115,7 @@ impl Scanner {
         }
     }
 
+    #[inline]
     pub(super) fn is_in_frame(&self, seq: u64) -> bool {
         self.frame.as_ref().is_some_and(|f| seq >= f.header.base_seq && seq < f.header.end_seq())
     }

@@ -116,6 +116,15 @@ pub(crate) fn parse_name(text: &str) -> Option<u64> {
         .then(|| digits.parse().ok())?
 }
 
+/// Whether anything but zeros stands behind a segment's header.
+pub(crate) fn holds_frames(storage: &dyn Storage, dir: &Path, base_seq: u64) -> bool {
+    let Ok(file) = storage.open(&path(dir, base_seq), OpenMode::Read) else { return false };
+    let mut reader = FrameReader::new();
+    reader.open(file, 0);
+    // What cannot be read may be records.
+    !reader.is_zero_from(FRAMES_START).unwrap_or(false)
+}
+
 /// Makes a segment durably; it appears under its name only when its header is on the medium.
 /// `Err((error, true))` when it appeared and only its directory entry may not be durable.
 pub(crate) fn create(

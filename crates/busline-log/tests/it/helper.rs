@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use crate::{fork, group_kill, kill, media, processes};
+use crate::fleet::roles;
+use crate::{fork, media, processes, stop};
 
 const ROLE: &str = "BUSLINE_TEST_ROLE";
 /// What a helper says begins with this; the test harness prints lines of its own.
@@ -28,9 +29,11 @@ fn helper() {
     // The harness has begun a line with the name of this test.
     println!();
     match role.as_str() {
-        "writer" => kill::write_until_stopped(),
-        "follower" => kill::follow_until_stopped(),
-        "member" => group_kill::work_until_stopped(),
+        "writer" => roles::write(),
+        "member" => roles::work(),
+        "follower" => roles::follow(),
+        "listener" => roles::listen_alone(),
+        "keeper" => roles::keep(),
         "bell-owner" => processes::own_a_bell(),
         "lock-holder" => processes::hold_a_lock(),
         "append-holder" => processes::hold_the_append_lock(),
@@ -41,6 +44,8 @@ fn helper() {
         "parent" => fork::live_with_a_child(),
         "parent-of-heir" => fork::have_a_child_that_uses_what_it_inherits(),
         "locker" => fork::lock_among_forks(),
+        "stopper" => stop::stop_inside(),
+        "stopped-reader" => stop::read_and_stop(),
         "spawner" => fork::list_what_a_command_inherits(),
         other => panic!("no such role: {other}"),
     }
@@ -73,6 +78,11 @@ pub(crate) fn stop_flag() -> Arc<AtomicBool> {
 /// Returns when the test wants the helper to stop.
 pub(crate) fn wait_for_the_end_of_input() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// Returns when the test tells it something.
+pub(crate) fn wait_for_a_line() {
+    let _ = std::io::stdin().read_line(&mut String::new());
 }
 
 /// A helper, as its test sees it. Dropping it kills it.
@@ -149,6 +159,30 @@ impl Helper {
         kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
     }
 
+    /// SIGSTOP. Returns when every thread of it stands still.
+    pub(crate) fn stop_still(&self) {
+        self.signal(Signal::STOP);
+        let pid = Some(Pid::from_child(&self.child));
+        let status = waitpid(pid, WaitOptions::UNTRACED).expect("it is our child").expect("it is");
+        assert!(status.1.stopped(), "{status:?}");
+    }
+
+    /// Gives it a line, for [`wait_for_a_line`].
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("it was not asked to stop");
+        input.write_all(format!("{line}\n").as_bytes()).expect("it listens");
+    }
+
+    /// Asks it to stop; waits for nothing.
+    pub(crate) fn ask_to_stop(&mut self) {
+        drop(self.input.take());
+    }
+
+    /// Returns when the process is gone and all it said was passed on; whether it went well.
+    pub(crate) fn wait(&mut self) -> bool {
+        self.finish()
+    }
+
     /// SIGKILL. Returns when the process is gone and all it said was passed on.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it is our child");
@@ -157,7 +191,7 @@ impl Helper {
 
     /// Asks it to stop. Returns when it is gone and all it said was passed on; whether it went well.
     pub(crate) fn stop(&mut self) -> bool {
-        drop(self.input.take());
+        self.ask_to_stop();
         self.finish()
     }
 

@@ -121,6 +121,7 @@ fn work_in_group(storage: &MemStorage, rounds: usize) -> bool {
                 first_may_exceed: true,
                 lease_us: 1_000_000,
                 filter: &|_, _| true,
+                keys: None,
                 order_by: None,
             };
             let mut seqs = Vec::new();

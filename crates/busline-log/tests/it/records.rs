@@ -55,12 +55,19 @@ fn crc32(bytes: &[u8]) -> u32 {
 /// and as it was written.
 #[derive(Debug, Default)]
 pub(crate) struct Auditor {
+    /// A stream that is met for the first time may be in the middle.
+    from_the_middle: bool,
     next: BTreeMap<String, u64>,
     last_seq: Option<u64>,
     pub(crate) count: u64,
 }
 
 impl Auditor {
+    /// Of one who did not see the beginning.
+    pub(crate) fn from_the_middle() -> Self {
+        Self { from_the_middle: true, ..Self::default() }
+    }
+
     pub(crate) fn look(&mut self, record: &Record<'_>) -> Result<(), String> {
         if self.last_seq.is_some_and(|last| record.seq <= last) {
             return Err(format!("seq {} came after {:?}", record.seq, self.last_seq));
@@ -70,7 +77,8 @@ impl Auditor {
         let stream = std::str::from_utf8(record.key).map_err(|_| "a key is torn".to_owned())?;
         let number = <[u8; 8]>::try_from(record.meta).map_err(|_| "a meta is torn".to_owned())?;
         let number = u64::from_le_bytes(number);
-        let next = self.next.entry(stream.to_owned()).or_insert(0);
+        let first = if self.from_the_middle { number } else { 0 };
+        let next = self.next.entry(stream.to_owned()).or_insert(first);
         if number != *next {
             return Err(format!("{stream}: number {number} at seq {}, not {next}", record.seq));
         }

@@ -116,6 +116,7 @@ impl Claimer {
             first_may_exceed: room.is_all,
             lease_us: self.lease_us,
             filter: &filter,
+            keys: selection.keys.as_ref(),
             order_by: if selection.blocking { Some(&order_by) } else { None },
         };
         let now = self.state.topic.now();

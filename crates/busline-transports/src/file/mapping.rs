@@ -4,6 +4,7 @@ use busline_core::transport::{GroupSpec, OnDifference, RetryMode};
 use busline_core::{
     Error, ErrorKind, GroupName, Key, Message, Patterns, Record, Result, Timestamp, Topic,
 };
+use busline_log::KeySet;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
@@ -243,12 +244,15 @@ impl GroupConfig {
 pub(super) struct Selection {
     patterns: Patterns,
     group: GroupName,
+    /// The only keys of its records, where the patterns have no wildcards.
+    pub(super) keys: Option<KeySet>,
     pub(super) blocking: bool,
 }
 
 impl Selection {
     pub(super) fn new(config: &GroupConfig, group: GroupName) -> Self {
-        Self { patterns: config.patterns.clone(), group, blocking: config.blocking }
+        let patterns = config.patterns.clone();
+        Self { keys: key_set(&patterns), patterns, group, blocking: config.blocking }
     }
 
     pub(super) fn takes(&self, key: &[u8], meta_bytes: &[u8]) -> bool {
@@ -261,6 +265,11 @@ impl Selection {
         let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         Some(meta::ordering_key(key, meta_bytes).iter().fold(0xcbf2_9ce4_8422_2325, hash))
     }
+}
+
+/// The only keys that are selected, where the patterns have no wildcards: the log finds them by its filters.
+pub(super) fn key_set(patterns: &Patterns) -> Option<KeySet> {
+    patterns.as_keys().map(KeySet::new)
 }
 
 /// Whether a record's key is selected; one that is not UTF-8 is seen by who sees everything.

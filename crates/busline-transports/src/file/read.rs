@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use busline_core::transport::{Read, Reader};
 use busline_core::{Error, ErrorKind, Offset, Position, Record, Result};
-use busline_log::{Mark, Scanner};
+use busline_log::{KeySet, Mark, Scanner};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::error::{of_log, worker_gone};
-use super::mapping::{Chunk, key_matches};
+use super::mapping::{Chunk, key_matches, key_set};
 use super::state::Scope;
 use super::store::{Store, TopicLog};
 use super::wait::Waiter;
@@ -43,6 +43,8 @@ enum Done {
 struct Cursor {
     topic: Arc<TopicLog>,
     scanner: Scanner,
+    /// The only keys that are read, where the patterns have no wildcards.
+    keys: Option<KeySet>,
 }
 
 pub(super) fn open(
@@ -60,7 +62,7 @@ pub(super) fn open(
     let mut scanner = topic.log.scanner();
     let position = scanner.seek(position).map_err(of_log)?;
     Ok(FileReader {
-        cursor: Some(Cursor { topic: Arc::clone(topic), scanner }),
+        cursor: Some(Cursor { topic: Arc::clone(topic), scanner, keys: key_set(&spec.patterns) }),
         working: None,
         scope: Arc::clone(scope),
         position,
@@ -80,7 +82,11 @@ impl Cursor {
         let mut chunk = Chunk::default();
         let wanted = |key: &[u8], _: &[u8]| key_matches(&spec.patterns, key);
         while chunk.len() < spec.chunk_max.max(1) && chunk.bytes() < CHUNK_BYTES_MAX {
-            match self.scanner.next_where(u64::MAX, wanted).map_err(of_log) {
+            let next = match &self.keys {
+                Some(keys) => self.scanner.next_of(keys, u64::MAX),
+                None => self.scanner.next_where(u64::MAX, wanted),
+            };
+            match next.map_err(of_log) {
                 Ok(Some(record)) => chunk.push(&record, 0),
                 Ok(None) => break,
                 // What was read before it comes first; then the error, again and again.

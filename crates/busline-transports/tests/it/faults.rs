@@ -290,19 +290,24 @@ async fn calls_that_are_given_up_leave_readers_and_subscriptions_whole() {
     reader.seek(Position::Latest).await.unwrap();
     assert!(reader.next().await.unwrap().is_empty());
     drop(reader.seek(Position::Earliest).now_or_never());
-    drop(reader.next().now_or_never());
+    if let Some(read) = reader.next().now_or_never() {
+        // It was quick enough not to be given up.
+        assert_eq!(texts(&read.unwrap()), ["1", "2", "3"]);
+        reader.seek(Position::Earliest).await.unwrap();
+    }
     let elsewhere = busline_core::Offset::new(1, 1);
     assert!(reader.seek(Position::Offset(elsewhere)).await.is_err());
     assert_eq!(texts(&soon("a read", reader.next()).await.unwrap()), ["1", "2", "3"]);
 
     let mut subscription = join(&*session, "t").await;
-    drop(subscription.next().now_or_never());
+    // If it was quick enough, they were handed out, and dropping them counts.
+    let attempts = if subscription.next().now_or_never().is_some() { 2 } else { 1 };
     drop(subscription.stop().now_or_never());
     subscription.stop().await.unwrap();
     assert!(subscription.next().await.unwrap().is_none());
     let mut other = join(&*session, "t").await;
     for delivery in next(&mut other).await {
-        assert_eq!(delivery.attempt.number, 1, "{delivery:?}");
+        assert_eq!(delivery.attempt.number, attempts, "{delivery:?}");
         delivery.ack().await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! Cases of filters: the AMQP topic grammar, the same everywhere.
 
 use super::super::case::{Outcome, check_eq, registry};
-use super::super::world::{World, group, keyed, patterns, text};
+use super::super::world::{World, group, keyed, patterns, slices, text};
 use crate::error::Result;
 use crate::offset::Position;
 use crate::transport::{GroupSpec, Read, Session, TopicSpec, Topology};
@@ -16,6 +16,10 @@ registry! {
         also Resume;
     Filter a_key_that_matches_twice_comes_once
         "A message that several patterns of a group select is delivered once.";
+    Filter rare_keys_in_groups
+        "Among many others a group gets each message of the few keys that it selects, in order.";
+    Filter rare_keys_in_readers
+        "Among many others a reader sees each message of the few keys that it selects, in order." also Replay;
     Filter keys_arrive_as_they_were_sent
         "A key arrives byte for byte, whatever is in it.";
 }
@@ -150,6 +154,53 @@ async fn a_key_that_matches_twice_comes_once(world: World) -> Outcome {
     let mut stream = world.join(&*session, &topic, "g").await?;
     stream.expect(&["1", "2"]).await?;
     stream.nothing().await
+}
+
+/// Keys without wildcards, which a broker may look for in quicker ways than by reading everything.
+const RARE: &[&str] = &["rare", "rarer.still", ""];
+
+/// Publishes in batches large enough for such ways; the numbers of the messages with rare keys, in order.
+async fn publish_rare(
+    world: &World,
+    session: &dyn Session,
+    topic: &crate::Topic,
+) -> std::result::Result<Vec<String>, super::super::Failure> {
+    let places = [(3, "rare"), (150, ""), (599, "rare"), (600, "rarer.still"), (1799, "rare")];
+    for first in [0, 600, 1200] {
+        let mut batch = Vec::new();
+        for number in first..first + 600 {
+            let rare = places.iter().find(|(place, _)| *place == number);
+            let common = format!("common.{}", number % 60);
+            let key = rare.map_or(common.as_str(), |(_, key)| key);
+            batch.push(keyed(topic, key, &format!("{number:<60}"))?);
+        }
+        world.publish(session, batch).await?;
+    }
+    Ok(places.iter().map(|(number, _)| format!("{number:<60}")).collect())
+}
+
+async fn rare_keys_in_groups(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    let spec = GroupSpec { patterns: patterns(RARE)?, ..group(&topic, "g")? };
+    world.declare_groups(&*session, &topic, vec![spec]).await?;
+    let wanted = publish_rare(&world, &*session, &topic).await?;
+    let mut stream = world.join(&*session, &topic, "g").await?;
+    stream.expect(&slices(&wanted)).await?;
+    stream.nothing().await
+}
+
+async fn rare_keys_in_readers(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    world.declare(&*session, &topic, &[]).await?;
+    let wanted = publish_rare(&world, &*session, &topic).await?;
+    let read = Read { patterns: patterns(RARE)?, ..Read::new(topic.clone(), Position::Earliest) };
+    let mut reader = world.read(&*session, read).await?;
+    let records = world.read_all(&mut *reader).await?;
+    let found: Vec<_> = records.iter().map(|record| text(&record.message.payload)).collect();
+    check_eq!(found, wanted, "the messages of rare keys");
+    Ok(())
 }
 
 async fn keys_arrive_as_they_were_sent(world: World) -> Outcome {

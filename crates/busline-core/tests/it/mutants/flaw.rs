@@ -128,6 +128,10 @@ flaws! {
     ForgetsPatterns => "patterns_belong_to_the_group";
     /// Each matching pattern delivers the message once more.
     DeliversByPattern => "a_key_that_matches_twice_comes_once";
+    /// Groups that select keys without wildcards never find the empty one.
+    OverlooksTheEmptyKey => "rare_keys_in_groups";
+    /// Readers never find the empty key.
+    ReadersOverlookTheEmptyKey => "rare_keys_in_readers";
     /// Keys are folded to lower case and cut at blanks.
     ManglesKeys => "keys_arrive_as_they_were_sent";
 

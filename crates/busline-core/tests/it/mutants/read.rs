@@ -52,6 +52,9 @@ impl Reader for BrokenReader {
                     record.offset = first;
                 }
             }
+            if shared.has(Flaw::ReadersOverlookTheEmptyKey) {
+                records.retain(|record| !record.message.key.as_str().is_empty());
+            }
             if shared.has(Flaw::WaitsTakeARecord) && self.waiting && !records.is_empty() {
                 records.remove(0);
                 self.waiting = false;

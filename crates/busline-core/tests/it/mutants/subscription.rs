@@ -117,6 +117,11 @@ impl BrokenSubscription {
                 chunk.iter().filter(|delivery| matching(delivery) > 1).map(copy).collect();
             chunk.extend(copies);
         }
+        if shared.has(Flaw::OverlooksTheEmptyKey) {
+            let overlooked =
+                chunk.extract_if(.., |delivery| delivery.message.key.as_str().is_empty());
+            shared.notes().hoard.extend(overlooked);
+        }
         if shared.has(Flaw::StarvesTheLarge) {
             let max = self.asked.max_in_flight_bytes;
             let large =

@@ -194,6 +194,30 @@ fn what_a_dead_process_left_half_declared_or_half_deleted_is_finished() {
 }
 
 #[test]
+fn what_a_dead_process_left_of_a_group_that_nobody_will_declare_again_is_collected() {
+    let world = World::new();
+    let spec = GroupSpec { lifetime: Lifetime::Ephemeral, ..World::spec("once") };
+    let join = |world: &World| {
+        Group::declare_and_join(&world.log, &spec, &world.options, world.now).map(drop)
+    };
+    for step in 0.. {
+        let copy = World::on(&world.storage.snapshot());
+        let doomed = copy.other();
+        doomed.storage.kill_after(step, 7);
+        let finished = join(&doomed).is_ok();
+        doomed.storage.kill();
+        copy.log.collect_groups(copy.now).unwrap();
+        assert_eq!(copy.log.groups().unwrap(), [""; 0], "died at {step}");
+        let files = copy.storage.list(Path::new("/log/groups")).unwrap_or_default();
+        assert!(files.iter().all(|file| file == ".lock"), "died at {step}: {files:?}");
+        if finished {
+            assert!(step > 5, "{step}");
+            break;
+        }
+    }
+}
+
+#[test]
 fn ephemeral_groups_go_with_their_last_member() {
     let world = World::new();
     let spec = GroupSpec { lifetime: Lifetime::Ephemeral, ..World::spec("tick") };

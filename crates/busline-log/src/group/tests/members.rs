@@ -248,6 +248,7 @@ fn bounds_of_a_request_hold() {
         first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
+        keys: None,
         order_by: None,
     };
     // Each record has 6 bytes: key, meta and value.
@@ -318,6 +319,7 @@ fn later_records_of_an_order_wait_for_earlier_ones() {
         first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
+        keys: None,
         order_by: Some(&order),
     };
     let values = |world: &World, member: &mut crate::Member| {
@@ -360,6 +362,7 @@ fn a_slow_order_does_not_pull_the_whole_log_into_memory() {
         first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
+        keys: None,
         order_by: Some(&order),
     };
     let (outcome, handed) = world.claim_with(&mut member, &request).unwrap();
@@ -389,6 +392,7 @@ fn a_contended_group_says_so_instead_of_waiting() {
         first_may_exceed: true,
         lease_us: LEASE_US,
         filter: &any,
+        keys: None,
         order_by: None,
     };
     let mut calls = 0;

@@ -4,6 +4,7 @@ mod codec;
 mod driver;
 mod durability;
 mod faults;
+mod keys;
 mod lifecycle;
 mod members;
 mod model;

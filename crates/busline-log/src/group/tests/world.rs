@@ -96,6 +96,7 @@ impl World {
             first_may_exceed: true,
             lease_us: LEASE_US,
             filter,
+            keys: None,
             order_by: None,
         };
         self.claim_with(member, &request)

@@ -1,0 +1,210 @@
+//! The report for other programs, and as the page and the picture that the repository keeps.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::measure::Samples;
+use crate::report::{Report, Row, number, ratio, with_spread};
+use crate::{Result, plot, problem};
+
+/// What a report was made with: one line each, for people.
+#[derive(Debug, Default)]
+pub(crate) struct Context {
+    /// Machine, medium, repetitions.
+    pub(crate) lines: Vec<String>,
+    /// Whether the figures are worth something.
+    pub(crate) is_quick: bool,
+}
+
+/// One JSON object a line: first what it was made with, then the rows.
+pub(crate) fn json_lines(context: &Context, report: &Report) -> String {
+    let goals: Vec<_> = report.unmeasured().map(|goal| json!([goal.id, goal.row()])).collect();
+    let head = json!({
+        "context": context.lines, "left_out": report.left_out, "goals_not_measured": goals,
+        "quick": context.is_quick,
+    });
+    let rows = report.rows.iter().map(|row| format!("{}\n", row_json(row)));
+    std::iter::once(format!("{head}\n")).chain(rows).collect()
+}
+
+fn row_json(row: &Row) -> Value {
+    let samples = |samples: &Samples| {
+        let (least, greatest) = samples.spread();
+        json!({ "median": samples.median(), "least": least, "greatest": greatest })
+    };
+    let figure = &row.figure;
+    let mut object = json!({
+        "table": figure.table, "work": figure.work, "durability": figure.durability,
+        "unit": figure.unit, "busline": samples(&row.busline), "beside": figure.beside.0,
+        "beside_it": samples(&row.beside), "ratio": row.ratio(),
+    });
+    if let Some(goal) = row.goal {
+        let [target, aim] = goal.bound.texts();
+        object["goal"] = json!({
+            "id": goal.id, "target": target, "goal": aim,
+            "verdict": row.verdict().map(|verdict| verdict.to_string()),
+        });
+    }
+    object
+}
+
+/// How many goals are met, and which are not.
+pub(crate) fn verdicts(report: &Report) -> Vec<String> {
+    let judged = || report.rows.iter().filter_map(|row| Some((row, row.goal?, row.verdict()?)));
+    let count = |verdict| judged().filter(|(.., found)| *found == verdict).count();
+    use crate::goals::Verdict::{Goal, Missed, Target};
+    let mut lines = vec![format!(
+        "{} rows have a goal: {} reach it, {} reach the target that is owed, {} miss it",
+        judged().count(),
+        count(Goal),
+        count(Target),
+        count(Missed),
+    )];
+    lines.extend(judged().filter(|(.., verdict)| *verdict == Missed).map(|(row, goal, _)| {
+        let [target, _] = goal.bound.texts();
+        let (busline, beside) = (number(row.busline.median()), number(row.beside.median()));
+        let name = row.figure.beside.0;
+        format!("missed: {} {}: {busline}, {name} {beside}; owed {target}", goal.id, row.name())
+    }));
+    lines.extend(report.left_out.iter().map(|what| format!("not measured: {what}")));
+    let goals = report.unmeasured().map(|goal| format!("not measured: {} {}", goal.id, goal.row()));
+    lines.extend(goals);
+    lines
+}
+
+const INTRODUCTION: &str = "\
+Written by `cargo xtask bench log --write`, which measures everything here in one run; do not edit.
+
+Each row has the durability that its figures were measured with. Figures of different durability are
+never compared: *crash of the process* means that a message is in the page cache, visible to every other
+process, when publishing returns; *loss of power* means that it was synced. A figure is the median of the
+repetitions, which are interleaved, with the least and the greatest in brackets; a ratio is one of medians.
+*asked* is what is owed, and what is aimed at. `write(2)`, `read(2)` and `fdatasync` are bare loops of those
+system calls over the same bytes: the limit of the machine. Every reader counts what it reads and sums the
+numbers in it.
+
+Peers run in a process of their own, as their manuals say to be fast: SQLite with a write-ahead log, prepared
+statements, 64 MiB of cache and its file mapped; LMDB appending to one database, read without a copy or a
+checksum; fjall with its defaults; redb with each commit synced, which is what it promises; sea-streamer's file
+backend, which never syncs; a Redis server of the run's own over a Unix socket, pipelined, its file never rewritten
+meanwhile. The stand-in for Hermes' bus does what that does, without Python: one commit a message, a rollback
+journal, a look every half a second. SQLite's and Redis' claims have an owner; with LMDB and fjall settling is removing.
+
+";
+
+/// Writes the page and the picture.
+pub(crate) fn write(root: &Path, context: &Context, report: &Report) -> Result<()> {
+    let dir = root.join("docs/bench");
+    std::fs::create_dir_all(&dir).map_err(|error| problem(&dir, &error))?;
+    let picture = plot::svg(report);
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|error| problem(&path, &error))
+    };
+    write("log.md", &markdown(context, report, picture.is_some()))?;
+    picture.map_or(Ok(()), |picture| write("log.svg", &picture))
+}
+
+fn markdown(context: &Context, report: &Report, has_picture: bool) -> String {
+    let mut text = format!("# The embedded log, measured\n\n{INTRODUCTION}");
+    for line in &context.lines {
+        text += &format!("- {line}\n");
+    }
+    text += "\n";
+    if has_picture {
+        text += "![Busline beside the limit of the machine and other stores](log.svg)\n\n";
+    }
+    text += "## Goals\n\n";
+    for line in verdicts(report) {
+        text += &format!("- {line}\n");
+    }
+    for table in report.tables() {
+        text += &format!("\n## {table}\n\n");
+        text += "| goal | work | durability | unit | Busline | beside it | | ratio | asked | |\n";
+        text += "|---|---|---|---|---|---|---|---|---|---|\n";
+        for row in report.rows.iter().filter(|row| row.figure.table == table) {
+            text += &markdown_row(row);
+        }
+    }
+    text
+}
+
+fn markdown_row(row: &Row) -> String {
+    let (id, asked) =
+        row.goal.map_or(("", String::new()), |goal| (goal.id, goal.bound.texts().join(", ")));
+    let verdict = row.verdict().map(|verdict| verdict.to_string()).unwrap_or_default();
+    let figure = &row.figure;
+    let (busline, beside) = (with_spread(&row.busline), with_spread(&row.beside));
+    let cells = [
+        id,
+        &figure.work,
+        figure.durability,
+        figure.unit,
+        &busline,
+        figure.beside.0,
+        &beside,
+        &ratio(row.ratio()),
+        &asked,
+        &verdict,
+    ];
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::goals;
+    use crate::report::Figure;
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        for (beside, figure) in [("write(2) each", 4.0), ("fjall, one a call", 0.5)] {
+            report.add(Figure {
+                table: "Throughput",
+                work: "publish 100 B, one a call".to_owned(),
+                durability: goals::PROCESS,
+                unit: "msg/s",
+                busline: 1.0,
+                beside: (beside, figure),
+            });
+        }
+        report.leave_out("Redis: it is not installed".to_owned());
+        report
+    }
+
+    #[test]
+    fn what_is_missed_and_what_was_not_measured_is_said() {
+        let lines = verdicts(&report());
+        assert_eq!(
+            lines[..3],
+            [
+                "1 rows have a goal: 0 reach it, 0 reach the target that is owed, 1 miss it",
+                "missed: G3 publish 100 B, one a call, crash of the process, msg/s: 1.00, \
+                 write(2) each 4.00; owed >= 0.6 x",
+                "not measured: Redis: it is not installed",
+            ]
+        );
+        assert_eq!(lines.len(), 3 + goals::all().len() - 1);
+    }
+
+    #[test]
+    fn a_row_is_a_line_of_json() {
+        let context = Context { lines: vec!["machine".to_owned()], is_quick: false };
+        let text = json_lines(&context, &report());
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["context"][0], "machine");
+        assert_eq!(lines[1]["goal"]["verdict"], "MISSED");
+        assert_eq!(lines[2]["beside_it"]["median"], 0.5);
+    }
+
+    #[test]
+    fn the_page_has_every_row() {
+        let page = markdown(&Context::default(), &report(), true);
+        assert!(page.contains("| G3 | publish 100 B, one a call | crash of the process | msg/s | 1.00 (1.00..1.00) | write(2) each |"), "{page}");
+        assert!(page.contains("| 2.00 |  |  |\n"), "{page}");
+    }
+}
