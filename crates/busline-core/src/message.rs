@@ -1,5 +1,7 @@
 //! The message: pure data, without behaviour.
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +14,21 @@ use crate::time::Timestamp;
 
 /// The standard properties; a dialect decides which of them travel and how.
 ///
-/// Received ids are opaque text; the ones Busline makes are UUIDv7.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Received ids are opaque text; the ones Busline makes are UUIDv7. What most messages do not have is a part
+/// of its own, [`RareProperties`], so that a message is small; its fields are read and set as if they
+/// stood here.
+#[derive(Clone, Default)]
 pub struct Properties {
     /// Names this message, and no other.
     pub message_id: Option<ByteString>,
+    /// The media type of the payload; chooses the codec.
+    pub content_type: Option<ByteString>,
+    rare: Option<Box<RareProperties>>,
+}
+
+/// The properties that most messages do not have; see [`Properties`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RareProperties {
     /// Ties a reply to its request.
     pub correlation_id: Option<ByteString>,
     /// Names the whole exchange that this message is part of.
@@ -25,8 +37,6 @@ pub struct Properties {
     pub causation_id: Option<ByteString>,
     /// Where a reply goes.
     pub reply_to: Option<ByteString>,
-    /// The media type of the payload; chooses the codec.
-    pub content_type: Option<ByteString>,
     /// How the payload is encoded over its media type, as `gzip`.
     pub content_encoding: Option<ByteString>,
     /// What kind of message this is, in the words of the application.
@@ -39,6 +49,55 @@ pub struct Properties {
     pub expiration: Option<Duration>,
     /// 0 (least) to 9.
     pub priority: Option<u8>,
+}
+
+impl RareProperties {
+    const NONE: &Self = &Self {
+        correlation_id: None,
+        conversation_id: None,
+        causation_id: None,
+        reply_to: None,
+        content_encoding: None,
+        kind: None,
+        app_id: None,
+        timestamp: None,
+        expiration: None,
+        priority: None,
+    };
+}
+
+impl Deref for Properties {
+    type Target = RareProperties;
+
+    fn deref(&self) -> &RareProperties {
+        self.rare.as_deref().unwrap_or(RareProperties::NONE)
+    }
+}
+
+impl DerefMut for Properties {
+    fn deref_mut(&mut self) -> &mut RareProperties {
+        self.rare.get_or_insert_default()
+    }
+}
+
+impl PartialEq for Properties {
+    fn eq(&self, other: &Self) -> bool {
+        self.message_id == other.message_id
+            && self.content_type == other.content_type
+            && **self == **other
+    }
+}
+
+impl Eq for Properties {}
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Properties")
+            .field("message_id", &self.message_id)
+            .field("content_type", &self.content_type)
+            .field("rare", &**self)
+            .finish()
+    }
 }
 
 /// What is sent: topic, key, headers, properties and payload.
@@ -112,4 +171,28 @@ impl Message {
 /// A new message id: a UUIDv7, so that ids sort by the time they were made.
 pub fn new_message_id() -> ByteString {
     uuid::Uuid::now_v7().to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_equal_by_what_they_say() {
+        let plain = Properties::default();
+        let mut other = Properties::default();
+        other.priority = Some(4);
+        assert_ne!(plain, other);
+        other.priority = None;
+        assert_eq!(plain, other);
+        other.message_id = Some("id".into());
+        assert_ne!(plain, other);
+        assert!(format!("{other:?}").contains("\"id\""));
+    }
+
+    /// Messages are moved more often than anything else is done with them.
+    #[test]
+    fn a_message_is_small() {
+        assert!(size_of::<Message>() <= 232, "{}", size_of::<Message>());
+    }
 }

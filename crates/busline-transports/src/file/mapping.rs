@@ -81,11 +81,16 @@ impl Chunk {
             seq: span.seq,
             time: Timestamp::from_unix_us(span.time_us),
             attempts: span.attempts,
-            key: block.split_to(span.key),
-            meta: block.split_to(span.meta),
-            value: block.split_to(span.value),
+            key: split_to(&mut block, span.key),
+            meta: split_to(&mut block, span.meta),
+            value: split_to(&mut block, span.value),
         })
     }
+}
+
+/// Nothing is no share of the block.
+fn split_to(block: &mut Bytes, len: usize) -> Bytes {
+    if len == 0 { Bytes::new() } else { block.split_to(len) }
 }
 
 impl Raw {
@@ -95,12 +100,13 @@ impl Raw {
 
     /// The message; `Conflict` when a newer version wrote it.
     pub(super) fn into_message(self, topic: &Topic) -> Result<Message> {
+        let seq = self.seq;
         let foreign = |cause: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Conflict, format!("record {} is no message: {cause}", self.seq))
+            Error::new(ErrorKind::Conflict, format!("record {seq} is no message: {cause}"))
                 .context("topic", topic)
                 .hint("a newer version of Busline, or another program, wrote it")
         };
-        let key = ByteString::try_from(self.key.clone()).map_err(|cause| foreign(&cause))?;
+        let key = ByteString::try_from(self.key).map_err(|cause| foreign(&cause))?;
         let key = Key::new(key).map_err(|cause| foreign(&cause))?;
         let (properties, ordering_key, headers) =
             meta::decode(&self.meta).map_err(|cause| foreign(&cause))?;

@@ -14,12 +14,14 @@
 
 use std::time::Duration;
 
-use busline_core::{HeaderValue, Headers, Message, Properties, Timestamp, dead};
+use busline_core::{HeaderValue, Headers, Message, Properties, RareProperties, Timestamp, dead};
 use bytes::Bytes;
 use bytestring::ByteString;
 
 /// Values nest no deeper than this, whatever the bytes say.
 const DEPTH_MAX: usize = 16;
+/// The fields of [`RareProperties`].
+const RARE: u16 = 0b1111_1101_1110;
 const HAS_HEADERS: u16 = 1 << 13;
 const HAS_ONLY_GROUP: u16 = 1 << 14;
 
@@ -39,14 +41,14 @@ type Text = Option<ByteString>;
 
 /// Appends the meta bytes of a message.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
-    let p = &message.properties;
+    let (properties, p) = (&message.properties, &*message.properties);
     let texts = [
-        (0, &p.message_id),
+        (0, &properties.message_id),
         (1, &p.correlation_id),
         (2, &p.conversation_id),
         (3, &p.causation_id),
         (4, &p.reply_to),
-        (5, &p.content_type),
+        (5, &properties.content_type),
         (6, &p.content_encoding),
         (7, &p.kind),
         (8, &p.app_id),
@@ -92,41 +94,44 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
 /// Fills properties, ordering key and headers from meta bytes; slices of them, not copies.
 pub fn decode(meta: &Bytes) -> Result<(Properties, Text, Headers), Malformed> {
     let mut properties = Properties::default();
-    let mut ordering_key = None;
     let mut headers = Headers::new();
     if meta.is_empty() {
-        return Ok((properties, ordering_key, headers));
+        return Ok((properties, None, headers));
     }
     let mut input = Input { bytes: meta, at: 0 };
     let flags = u16::from_le_bytes(input.array()?);
     if flags >> 15 != 0 {
         return Err(Malformed("unknown flags, written by a newer version"));
     }
-    let p = &mut properties;
-    for (bit, slot) in [
-        (0, &mut p.message_id),
-        (1, &mut p.correlation_id),
-        (2, &mut p.conversation_id),
-        (3, &mut p.causation_id),
-        (4, &mut p.reply_to),
-        (5, &mut p.content_type),
-        (6, &mut p.content_encoding),
-        (7, &mut p.kind),
-        (8, &mut p.app_id),
-        (12, &mut ordering_key),
-    ] {
-        if flags & (1 << bit) != 0 {
-            *slot = Some(input.text()?);
+    properties.message_id = input.text_of(flags, 0)?;
+    let ordering_key;
+    if flags & RARE == 0 {
+        properties.content_type = input.text_of(flags, 5)?;
+        ordering_key = input.text_of(flags, 12)?;
+    } else {
+        // Each use of a rare property looks whether there are any.
+        let mut rare = RareProperties {
+            correlation_id: input.text_of(flags, 1)?,
+            conversation_id: input.text_of(flags, 2)?,
+            causation_id: input.text_of(flags, 3)?,
+            reply_to: input.text_of(flags, 4)?,
+            ..RareProperties::default()
+        };
+        properties.content_type = input.text_of(flags, 5)?;
+        rare.content_encoding = input.text_of(flags, 6)?;
+        rare.kind = input.text_of(flags, 7)?;
+        rare.app_id = input.text_of(flags, 8)?;
+        ordering_key = input.text_of(flags, 12)?;
+        if flags & (1 << 9) != 0 {
+            rare.timestamp = Some(Timestamp::from_unix_us(i64::from_le_bytes(input.array()?)));
         }
-    }
-    if flags & (1 << 9) != 0 {
-        p.timestamp = Some(Timestamp::from_unix_us(i64::from_le_bytes(input.array()?)));
-    }
-    if flags & (1 << 10) != 0 {
-        p.expiration = Some(Duration::from_micros(u64::from_le_bytes(input.array()?)));
-    }
-    if flags & (1 << 11) != 0 {
-        p.priority = Some(u8::from_le_bytes(input.array()?));
+        if flags & (1 << 10) != 0 {
+            rare.expiration = Some(Duration::from_micros(u64::from_le_bytes(input.array()?)));
+        }
+        if flags & (1 << 11) != 0 {
+            rare.priority = Some(u8::from_le_bytes(input.array()?));
+        }
+        *properties = rare;
     }
     if flags & HAS_HEADERS != 0 {
         for _ in 0..input.varint()? {
@@ -232,8 +237,10 @@ impl Input<'_> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let taken = self.take(N)?;
-        taken.as_ref().try_into().map_err(|_| Malformed("a field is cut"))
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = rest.first_chunk().ok_or(Malformed("a field is longer than what is there"))?;
+        self.at += N;
+        Ok(*taken)
     }
 
     fn varint(&mut self) -> Result<usize, Malformed> {
@@ -251,6 +258,11 @@ impl Input<'_> {
     fn text(&mut self) -> Result<ByteString, Malformed> {
         let len = self.varint()?;
         ByteString::try_from(self.take(len)?).map_err(|_| Malformed("a text is not UTF-8"))
+    }
+
+    /// The text of a field, when the flags say that it is there.
+    fn text_of(&mut self, flags: u16, bit: u32) -> Result<Text, Malformed> {
+        if flags & (1 << bit) == 0 { Ok(None) } else { self.text().map(Some) }
     }
 
     fn value(&mut self, depth: usize) -> Result<HeaderValue, Malformed> {
@@ -307,6 +319,7 @@ mod tests {
             .content_type("application/json")
             .message_id("id-1");
         let p = &mut message.properties;
+        let p = &mut **p;
         for text in [
             &mut p.correlation_id,
             &mut p.conversation_id,
