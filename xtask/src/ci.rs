@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::shell::{Steps, cargo};
 use crate::workspace::Workspace;
-use crate::{Result, deny, examples, features, shell, test, tidy, workspace};
+use crate::{Result, deny, examples, features, instructions, shell, test, tidy, workspace};
 
 /// Runs every step, prints the table, fails when one failed.
 pub(crate) fn run() -> Result<()> {
@@ -23,6 +23,10 @@ pub(crate) fn run() -> Result<()> {
     steps.step("dependencies", || deny::run(&workspace.target));
     steps.step("demo", || demo(&workspace.target).map(|()| None));
     steps.step("bench runs", || bench(&workspace.target).map(|()| None));
+    steps.step("instructions", || {
+        let is_build_machine = std::env::var_os("CI").is_some_and(|value| value == "true");
+        instructions::check(&workspace.target, is_build_machine)
+    });
     print!("\n{}", steps.table());
     steps.verdict()
 }

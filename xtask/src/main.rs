@@ -1,4 +1,4 @@
-//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `brokers`.
+//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `instructions`, `brokers`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to people")]
 
 mod brokers;
@@ -6,6 +6,7 @@ mod ci;
 mod deny;
 mod examples;
 mod features;
+mod instructions;
 mod shell;
 mod test;
 mod tidy;
@@ -25,6 +26,8 @@ usage: cargo xtask VERB
   tidy                   the house rules that no compiler checks
   bench [log] [OPTION…]  figures of the embedded log beside the machine's own limits;
                          with log, beside other stores too; --help says more
+  instructions [--renew] how many instructions a message takes, by callgrind, held to
+                         figures that the tree keeps; --renew writes them
   matrix [--check]       write the capability matrix of the README
   brokers [DO] [NAME…]   the brokers of the tests: status, install, start or stop them
 ";
@@ -48,6 +51,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["bench", "log", rest @ ..] => bench_log(rest),
         ["bench", rest @ ..] => program("bench", true, rest),
+        ["instructions", rest @ ..] => instructions::run(rest),
         ["matrix", rest @ ..] => program("matrix", false, rest),
         ["brokers", rest @ ..] => brokers::run(rest),
         [] | ["help" | "--help" | "-h"] => {
