@@ -323,7 +323,8 @@ fn a_log_that_lost_its_format_file_is_not_made_anew_over_its_records() {
 fn a_file_that_is_missing_is_named_or_made_anew() {
     let names = on_disk(tempfile::tempdir().unwrap().path()).1;
     let last = names.iter().filter(|name| name.ends_with(".seg")).max().unwrap().clone();
-    for name in names {
+    // That of a holder has another name in each log, and ends with its handle.
+    for name in names.into_iter().filter(|name| !name.starts_with("holder.")) {
         let parent = tempfile::tempdir().unwrap();
         let (dir, _) = on_disk(parent.path());
         let path = dir.join(&name);
