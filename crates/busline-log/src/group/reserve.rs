@@ -3,7 +3,8 @@
 //! A file of this size lies in each lasting group's directory. When an append finds the medium full
 //! the file is removed and the append repeated; from then on the group's log is compacted long before
 //! it took as much, which gives back what it takes, until there is room for the file again. Somebody
-//! else may be quicker to take the space: it is a help, no promise.
+//! else may be quicker to take the space: it is a help, no promise. Who publishes to the log can leave it alone,
+//! by looking at [`Storage::free_bytes`](crate::storage::Storage::free_bytes) once an append was refused.
 
 use crate::Log;
 use crate::storage::OpenMode;

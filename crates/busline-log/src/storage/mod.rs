@@ -79,6 +79,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     }
     /// What is known about the medium below a path: whether it is remote.
     fn is_remote(&self, path: &Path) -> io::Result<bool>;
+    /// How many bytes may still be written below a path, where that can be told: a quota or a limit may allow less.
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let _ = path;
+        Ok(None)
+    }
     /// Identifies this boot of the machine; shared pages of another boot are not believed.
     fn boot_id(&self) -> io::Result<u128>;
 }

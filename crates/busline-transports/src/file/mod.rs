@@ -24,6 +24,7 @@ mod mapping;
 pub mod meta;
 mod read;
 mod remove;
+mod room;
 mod session;
 mod settle;
 mod state;

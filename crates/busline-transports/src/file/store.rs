@@ -12,6 +12,7 @@ use busline_log::{Group, GroupOptions, Log, Now, Options, RetainPolicy, SyncMode
 use super::config::{FileConfig, Sync};
 use super::error::{of_io, of_log};
 use super::layout::{SETTINGS, Settings, check_marker, escape, read_settings, write_settings};
+use super::room::Room;
 use super::time::Time;
 use super::wait::Bells;
 
@@ -23,6 +24,7 @@ pub(super) struct Store {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) topics: Mutex<HashMap<Topic, Arc<TopicLog>>>,
     pub(super) bells: Arc<Bells>,
+    room: Room,
 }
 
 /// An open topic.
@@ -51,7 +53,9 @@ impl Store {
             )
             .hint("use a local disk; allow_remote=true accepts the risk"));
         }
-        Ok(Self { config, time, storage, topics: Mutex::default(), bells: Arc::default() })
+        let room = Room::default();
+        room.look(&*storage, &root);
+        Ok(Self { config, time, storage, topics: Mutex::default(), bells: Arc::default(), room })
     }
 
     pub(super) fn topics_directory(&self) -> PathBuf {
@@ -75,6 +79,21 @@ impl Store {
             record_bytes_max: Limits::default().payload_bytes_max + (1 << 20),
             ..Options::default()
         }
+    }
+
+    /// Says `Full` when publishers are to leave the little room that there is to the groups.
+    pub(super) fn check_room(&self) -> Result<()> {
+        self.room.check(&*self.storage, &self.config.path)
+    }
+
+    /// Remembers that there was no room for something published.
+    pub(super) fn note_full(&self) {
+        self.room.note_full();
+    }
+
+    /// Looks how much room there is.
+    pub(super) fn look_for_room(&self) {
+        self.room.look(&*self.storage, &self.config.path);
     }
 
     /// The names of all topics, sorted.

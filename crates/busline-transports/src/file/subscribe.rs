@@ -25,6 +25,8 @@ use super::worker::Job;
 /// The most records claimed at once, and their bytes: they are copied into one block.
 const CHUNK_RECORDS_MAX: usize = 1024;
 const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// How soon a claim is tried again that found the disk full for as long as claims try.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A member of a group that claims when it is asked for more.
 pub(super) struct FileSubscription {
@@ -130,7 +132,15 @@ impl FileSubscription {
             self.claiming = None;
             let (claimer, claim) = joined.map_err(|_| worker_gone())?;
             self.claimer = Some(claimer);
-            let claim = claim?;
+            let claim = match claim {
+                // What is claimed is written down: that waits for room, as a publisher does.
+                Err(error) if error.kind() == ErrorKind::Full => {
+                    tracing::warn!(%error, "nothing can be delivered");
+                    self.state.store.time.clock().sleep(FULL_PAUSE).await;
+                    continue;
+                }
+                claim => claim?,
+            };
             if self.is_stale(&claim) {
                 give_back(&self.state, claim);
                 continue;

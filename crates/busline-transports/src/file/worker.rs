@@ -54,6 +54,7 @@ pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
         unsynced: HashMap::new(),
         dirty_since: None,
         retained_at: Duration::ZERO,
+        looked_at: Duration::ZERO,
     };
     std::thread::Builder::new()
         .name("busline-file".to_owned())
@@ -81,6 +82,8 @@ struct Worker {
     /// Since when something is to be synced by time.
     dirty_since: Option<Duration>,
     retained_at: Duration,
+    /// When it was looked how much room there is.
+    looked_at: Duration,
 }
 
 /// The topics that a thread writes to.
@@ -222,6 +225,11 @@ impl Worker {
 
     fn retain(&mut self) {
         let now = self.store.time.clock().monotonic();
+        if now.saturating_sub(self.looked_at) >= RETAIN_EVERY {
+            self.looked_at = now;
+            // Others may have filled the disk.
+            self.store.look_for_room();
+        }
         let all = now.saturating_sub(self.retained_at) >= RETAIN_ALL_EVERY;
         for writer in self.writers.values_mut() {
             let (at, end) = writer.retained;

@@ -159,7 +159,11 @@ impl Writer {
             return true;
         }
         self.is_full = false;
-        let error = match self.appender.flush(store.time.wall_us()) {
+        let flushed = match store.check_room() {
+            Ok(()) => self.appender.flush(store.time.wall_us()).map_err(of_log),
+            Err(error) => Err(error),
+        };
+        let error = match flushed {
             Ok(Some(appended)) => {
                 let receipts = self.pushed.drain(..);
                 self.written.extend(receipts.zip(appended.first..));
@@ -167,8 +171,11 @@ impl Writer {
                 return true;
             }
             Ok(None) => Error::new(ErrorKind::Other, "the log wrote nothing"),
-            Err(error) => of_log(error).context("topic", &self.topic.topic),
+            Err(error) => error.context("topic", &self.topic.topic),
         };
+        if error.kind() == ErrorKind::Full {
+            store.note_full();
+        }
         let waited = store.time.clock().monotonic().saturating_sub(self.came);
         self.is_full = error.kind() == ErrorKind::Full && waited < self.patience;
         if !self.is_full {

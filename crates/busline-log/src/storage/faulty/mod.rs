@@ -125,6 +125,13 @@ impl Storage for FaultyStorage {
         self.inner.is_remote(path)
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        match self.plan.space() {
+            Some(space) => Ok(Some(space)),
+            None => self.inner.free_bytes(path),
+        }
+    }
+
     fn boot_id(&self) -> io::Result<u128> {
         self.inner.boot_id()
     }

@@ -98,6 +98,11 @@ impl Storage for FsStorage {
         remote::is_remote(path)
     }
 
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
     fn boot_id(&self) -> io::Result<u128> {
         boot::boot_id()
     }

@@ -19,6 +19,12 @@ pub(crate) enum Task {
     Hold { url: String, topic: String, group: String, lease_ms: u64, count: usize },
     /// Acks what comes, and says when: the payload is the time at which it was published.
     Time { url: String, topic: String, group: String },
+    /// Publishes until it is stopped, also on a full disk.
+    Fill { url: String, topic: String, name: String, seed: u64 },
+    /// Acks what comes.
+    Drain { url: String, topic: String, group: String },
+    /// Mounts a small disk on a directory, and commands the processes that fill it.
+    FillDisk { directory: String },
 }
 
 /// What a member does with a delivery.
@@ -93,6 +99,15 @@ pub(crate) enum Event {
     Lost {
         told: usize,
         settles: Vec<Settle>,
+    },
+    /// A message was refused for want of room, after so long.
+    Refused {
+        index: u64,
+        us: u64,
+    },
+    /// How a story that it commanded went.
+    Told {
+        what: String,
     },
     /// From publishing to receiving.
     Delay {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::runtime;
 use super::wire::{Event, Task};
 use crate::kill::{consuming, publishing};
-use crate::processes::workers;
+use crate::processes::{full, workers};
 
 /// The test that is no test.
 pub(crate) const ENTRY: &str = "harness::worker::entry";
@@ -63,6 +63,20 @@ async fn run(task: Task, stop: Stop) -> Result<(), Error> {
         Task::Hold { url, topic, group, lease_ms, count } => {
             let lease = Duration::from_millis(lease_ms);
             workers::hold(&Bus::open(&url).await?, &topic, &group, lease, count, stop).await
+        }
+        Task::Fill { url, topic, name, seed } => {
+            full::fill(&Bus::open(&url).await?, &topic, &name, seed, stop).await
+        }
+        Task::Drain { url, topic, group } => {
+            full::drain_all(&Bus::open(&url).await?, &topic, &group, stop).await
+        }
+        Task::FillDisk { directory } => {
+            let story = tokio::task::spawn_blocking(move || full::fill_disk(&directory)).await;
+            report(&match story {
+                Ok(what) => Event::Told { what },
+                Err(_) => Event::Failed { what: "it is printed above".to_owned() },
+            });
+            Ok(())
         }
         Task::Time { url, topic, group } => {
             workers::time(&Bus::open(&url).await?, &topic, &group, stop).await

@@ -232,7 +232,7 @@ async fn groups(bus: &Bus) -> Vec<GroupInfo> {
     admin.groups(Some(&topic)).await.unwrap()
 }
 
-async fn read(bus: &Bus, topic: &str) -> Vec<Record> {
+pub(crate) async fn read(bus: &Bus, topic: &str) -> Vec<Record> {
     let mut reader = bus.reader(topic, Position::Earliest).unwrap().open().await.unwrap();
     let mut records = Vec::new();
     while let Some(record) = reader.next().await.unwrap() {
@@ -242,7 +242,7 @@ async fn read(bus: &Bus, topic: &str) -> Vec<Record> {
 }
 
 /// Reads every byte of every log below the directory; how many logs there are.
-fn verify(directory: &Path) -> usize {
+pub(crate) fn verify(directory: &Path) -> usize {
     let mut logs = 0;
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
