@@ -37,6 +37,8 @@
 
 mod bytes;
 mod check;
+#[cfg(test)]
+mod compat;
 mod control;
 mod error;
 mod files;

@@ -17,7 +17,7 @@ const ALLOWED_FILES: &[(&str, &str)] = &[
 ];
 
 /// Folders of bytes that tests read.
-const DATA_FOLDERS: &[&str] = &["fuzz/seeds/"];
+const DATA_FOLDERS: &[&str] = &["crates/busline-log/tests/fixtures/", "fuzz/seeds/"];
 
 /// The files are of kinds that we know how to review.
 pub(crate) fn allowed_extensions(tree: &Tree) -> Vec<Finding> {

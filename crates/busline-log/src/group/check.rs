@@ -14,7 +14,8 @@ use super::journal::Core;
 /// nothing; the group may be in use. True for the log of a group, false for any other log, which is not read.
 ///
 /// # Errors
-/// `Damaged` when no state can be made of it: then only deleting the group helps. Those of opening a log.
+/// `Damaged` when no state can be made of it: then only deleting the group helps. `Newer` when it holds what this
+/// version does not know. Those of opening a log.
 pub fn verify_group(storage: &Arc<dyn Storage>, dir: &Path) -> Result<bool> {
     let options = Options { access: Access::ReadOnly, allow_remote: true, ..Options::default() };
     let journal = match Log::open(Arc::clone(storage), dir, &options, 0) {
@@ -27,10 +28,9 @@ pub fn verify_group(storage: &Arc<dyn Storage>, dir: &Path) -> Result<bool> {
     }
     let mut core = Core::new(&journal);
     match core.refresh(&journal) {
-        Err(error) if error.kind() == ErrorKind::Damaged => Err(error.with("log", dir.display())),
         // Compacted or deleted meanwhile, by somebody who could read it.
         Err(error) if is_gone(&error) => Ok(true),
-        outcome => outcome.map(|()| true),
+        outcome => outcome.map(|()| true).map_err(|error| error.with("log", dir.display())),
     }
 }
 

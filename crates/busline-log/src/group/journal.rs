@@ -146,7 +146,9 @@ impl Core {
                         }
                     })
                 }
-                _ => Err(Unreadable::from(Malformed("a record of a kind that is not known"))),
+                _ => {
+                    Err(Unreadable::from(Malformed::newer("a record of a kind that is not known")))
+                }
             };
             applied.map_err(|cause| damaged(seq, cause))?;
             self.applied = seq + 1;
@@ -155,7 +157,7 @@ impl Core {
         if self.searching {
             return Err(damaged(
                 self.applied,
-                Malformed("the snapshot before it is missing").into(),
+                Malformed::new("the snapshot before it is missing").into(),
             ));
         }
         Ok(())
@@ -183,6 +185,14 @@ enum Unreadable {
 }
 
 fn damaged(seq: u64, cause: Unreadable) -> Error {
+    if let Unreadable::Malformed(Malformed { is_newer: true, .. }) = cause {
+        return Error::new(
+            ErrorKind::Newer,
+            "read group",
+            format!("record {seq} of the group's log was written by a newer version; use that one"),
+        )
+        .caused_by(cause);
+    }
     Error::new(
         ErrorKind::Damaged,
         "read group",
@@ -220,7 +230,7 @@ impl Part {
         }
         // Every part but the last is full: a missing or a doubled one shows in the length.
         if index >= count || parts.len() as u64 != index * SNAPSHOT_PART_BYTES as u64 {
-            return Err(Malformed("the parts of a snapshot do not follow each other").into());
+            return Err(Malformed::new("the parts of a snapshot do not follow each other").into());
         }
         parts.extend_from_slice(bytes);
         Ok(if index + 1 == count { Self::Last } else { Self::Inner })

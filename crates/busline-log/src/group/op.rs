@@ -203,7 +203,7 @@ impl Op {
                 why: match input.u8()? {
                     0 => Departure::Left,
                     1 => Departure::Died,
-                    _ => return Err(Malformed("an unknown kind of departure")),
+                    _ => return Err(Malformed::newer("an unknown kind of departure")),
                 },
             },
             BOOT => Self::Boot { boot_id: u128::from_le_bytes(input.fixed()?) },
@@ -217,7 +217,7 @@ impl Op {
             VANISH => Self::Vanish { seqs: ranges(input)? },
             RESET => Self::Reset { to: input.u64()? },
             CUT => Self::Cut { to: input.u64()? },
-            _ => return Err(Malformed("an operation that this version does not know")),
+            _ => return Err(Malformed::newer("an operation that this version does not know")),
         })
     }
 }
@@ -239,7 +239,7 @@ impl Lifetime {
             0 => Self::Durable,
             1 => Self::Idle { us: input.u64()? },
             2 => Self::Ephemeral,
-            _ => return Err(Malformed("an unknown lifetime")),
+            _ => return Err(Malformed::newer("an unknown lifetime")),
         })
     }
 }
@@ -254,7 +254,7 @@ impl Create {
 
     pub(super) fn decode(input: &mut Input<'_>) -> Result<Self, Malformed> {
         let name = std::str::from_utf8(input.bytes()?)
-            .map_err(|_| Malformed("the group's name is not UTF-8"))?;
+            .map_err(|_| Malformed::new("the group's name is not UTF-8"))?;
         Ok(Self {
             name: name.to_owned(),
             config: input.bytes()?.to_vec(),
@@ -291,12 +291,13 @@ impl Claim {
         for index in 0..count {
             let step = input.u64()?;
             if step == 0 && index != 0 {
-                return Err(Malformed("sequence numbers do not rise"));
+                return Err(Malformed::new("sequence numbers do not rise"));
             }
-            at = at.checked_add(step).ok_or(Malformed("a sequence number has over 64 bits"))?;
+            at =
+                at.checked_add(step).ok_or(Malformed::new("a sequence number has over 64 bits"))?;
             let order = u64::from_le_bytes(input.fixed()?);
             if order == 0 {
-                return Err(Malformed("an ordered record without an order"));
+                return Err(Malformed::new("an ordered record without an order"));
             }
             ordered.push((at, order));
         }
@@ -330,7 +331,7 @@ impl Fate {
             3 => Self::Release { counted: true },
             4 => Self::Release { counted: false },
             5 => Self::Renew { until_us: input.u64()? },
-            _ => return Err(Malformed("an unknown way to settle")),
+            _ => return Err(Malformed::newer("an unknown way to settle")),
         })
     }
 }
@@ -354,12 +355,13 @@ pub(super) fn ranges(input: &mut Input<'_>) -> Result<Vec<SeqRange>, Malformed> 
     for index in 0..count {
         let step = input.u64()?;
         if step == 0 && index != 0 {
-            return Err(Malformed("ranges overlap"));
+            return Err(Malformed::new("ranges overlap"));
         }
-        let first = at.checked_add(step).ok_or(Malformed("a sequence number has over 64 bits"))?;
+        let first =
+            at.checked_add(step).ok_or(Malformed::new("a sequence number has over 64 bits"))?;
         at = first
             .checked_add(input.u64()?)
-            .ok_or(Malformed("a sequence number has over 64 bits"))?;
+            .ok_or(Malformed::new("a sequence number has over 64 bits"))?;
         ranges.push(SeqRange { first, last: at });
     }
     Ok(ranges)

@@ -57,7 +57,7 @@ impl GroupState {
     pub(super) fn decode_snapshot(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input::new(bytes);
         if input.u8()? != VERSION {
-            return Err(Malformed("a snapshot of a version that this one does not know"));
+            return Err(Malformed::newer("a snapshot of a version that this one does not know"));
         }
         let create = Create::decode(&mut input)?;
         let mut state = Self {
@@ -79,17 +79,17 @@ impl GroupState {
             let id = u64::from_le_bytes(input.fixed()?);
             let member = MemberState { joined_us: input.i64()?, held: 0 };
             if state.members.insert(id, member).is_some() {
-                return Err(Malformed("a member is named twice"));
+                return Err(Malformed::new("a member is named twice"));
             }
         }
         for _ in 0..input.count(9)? {
             let id = input.u64()?;
             let member = u64::from_le_bytes(input.fixed()?);
             if id >= state.next_claim || !state.members.contains_key(&member) {
-                return Err(Malformed("a claim of nobody"));
+                return Err(Malformed::new("a claim of nobody"));
             }
             if state.claims.insert(id, ClaimState { member, seqs: 0 }).is_some() {
-                return Err(Malformed("a claim is named twice"));
+                return Err(Malformed::new("a claim is named twice"));
             }
         }
         state.decode_runs(&mut input)?;
@@ -103,21 +103,22 @@ impl GroupState {
         for index in 0..input.count(4)? {
             let step = input.u64()?;
             if step == 0 && index != 0 {
-                return Err(Malformed("runs overlap"));
+                return Err(Malformed::new("runs overlap"));
             }
-            let overflow = Malformed("a sequence number has over 64 bits");
+            let overflow = Malformed::new("a sequence number has over 64 bits");
             let first = at.checked_add(step).ok_or(overflow)?;
             at = first.checked_add(input.u64()?).ok_or(overflow)?;
             let seqs = SeqRange { first, last: at };
             if at >= self.cursor {
-                return Err(Malformed("an unsettled record lies beyond the cursor"));
+                return Err(Malformed::new("an unsettled record lies beyond the cursor"));
             }
             let run = read_run(input, first)?;
             if run.order != 0 && seqs.count() != 1 {
-                return Err(Malformed("several records share one order in a run"));
+                return Err(Malformed::new("several records share one order in a run"));
             }
             if let Hold::Claimed { claim, .. } = run.hold {
-                let claim = self.claims.get_mut(&claim).ok_or(Malformed("a record of no claim"))?;
+                let claim =
+                    self.claims.get_mut(&claim).ok_or(Malformed::new("a record of no claim"))?;
                 claim.seqs = claim.seqs.saturating_add(seqs.count());
                 if let Some(member) = self.members.get_mut(&claim.member) {
                     member.held = member.held.saturating_add(seqs.count());
@@ -126,7 +127,7 @@ impl GroupState {
             runs.insert(seqs, run);
         }
         if self.claims.values().any(|claim| claim.seqs == 0) {
-            return Err(Malformed("a claim of nothing"));
+            return Err(Malformed::new("a claim of nothing"));
         }
         self.runs = runs;
         Ok(())
@@ -160,11 +161,11 @@ fn read_run(input: &mut Input<'_>, first: u64) -> Result<Run, Malformed> {
         READY => Hold::Ready,
         PARKED => Hold::Parked { due_us: input.u64()? },
         CLAIMED => Hold::Claimed { claim: input.u64()?, until_us: input.u64()? },
-        _ => return Err(Malformed("an unknown state of a record")),
+        _ => return Err(Malformed::newer("an unknown state of a record")),
     };
     let order = if kind & ORDERED == 0 { 0 } else { u64::from_le_bytes(input.fixed()?) };
     if kind & ORDERED != 0 && order == 0 {
-        return Err(Malformed("an ordered record without an order"));
+        return Err(Malformed::new("an ordered record without an order"));
     }
     Ok(Run { first, attempts, order, hold })
 }

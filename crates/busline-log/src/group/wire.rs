@@ -2,8 +2,22 @@
 
 /// Bytes that are no group record, and what is wrong with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Malformed(pub(super) &'static str);
+#[error("{what}")]
+pub(super) struct Malformed {
+    what: &'static str,
+    /// They are well-formed as far as they can be read, and of a version above this one.
+    pub(super) is_newer: bool,
+}
+
+impl Malformed {
+    pub(super) const fn new(what: &'static str) -> Self {
+        Self { what, is_newer: false }
+    }
+
+    pub(super) const fn newer(what: &'static str) -> Self {
+        Self { what, is_newer: true }
+    }
+}
 
 /// Appends an unsigned integer, seven bits a byte, lowest first.
 pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
@@ -45,7 +59,7 @@ impl<'a> Input<'a> {
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
-        let (&first, rest) = self.rest.split_first().ok_or(Malformed("it ends too early"))?;
+        let (&first, rest) = self.rest.split_first().ok_or(Malformed::new("it ends too early"))?;
         self.rest = rest;
         Ok(first)
     }
@@ -57,21 +71,21 @@ impl<'a> Input<'a> {
             let byte = self.u8()?;
             let low = u64::from(byte & 0x7f);
             if shift == 63 && low > 1 {
-                return Err(Malformed("an integer has more than 64 bits"));
+                return Err(Malformed::new("an integer has more than 64 bits"));
             }
             value |= low << shift;
             if byte & 0x80 == 0 {
                 if byte == 0 && shift != 0 {
-                    return Err(Malformed("an integer is longer than it needs to be"));
+                    return Err(Malformed::new("an integer is longer than it needs to be"));
                 }
                 return Ok(value);
             }
         }
-        Err(Malformed("an integer has more than 64 bits"))
+        Err(Malformed::new("an integer has more than 64 bits"))
     }
 
     pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
-        u32::try_from(self.u64()?).map_err(|_| Malformed("an integer has more than 32 bits"))
+        u32::try_from(self.u64()?).map_err(|_| Malformed::new("an integer has more than 32 bits"))
     }
 
     pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
@@ -81,15 +95,17 @@ impl<'a> Input<'a> {
 
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
-        let (head, rest) =
-            self.rest.split_at_checked(len).ok_or(Malformed("a byte string ends too early"))?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(Malformed::new("a byte string ends too early"))?;
         self.rest = rest;
         Ok(head)
     }
 
     pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, rest) =
-            self.rest.split_first_chunk::<N>().ok_or(Malformed("it ends too early"))?;
+            self.rest.split_first_chunk::<N>().ok_or(Malformed::new("it ends too early"))?;
         self.rest = rest;
         Ok(*head)
     }
@@ -99,13 +115,13 @@ impl<'a> Input<'a> {
     pub(super) fn count(&mut self, item_bytes: usize) -> Result<usize, Malformed> {
         let count = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
         if count > self.rest.len() / item_bytes.max(1) {
-            return Err(Malformed("a count is larger than what follows it"));
+            return Err(Malformed::new("a count is larger than what follows it"));
         }
         Ok(count)
     }
 
     pub(super) fn end(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("something follows its end")) }
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed::new("something follows its end")) }
     }
 }
 
