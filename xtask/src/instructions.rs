@@ -150,7 +150,9 @@ fn compare(kept: &Figures, counted: &Figures) -> Result<()> {
         return Ok(());
     }
     let wrong = wrong.join("; ");
-    Err(format!("{wrong}: more than {TOLERANCE_PERCENT} %. If it is meant to be so: `cargo xtask instructions --renew`"))
+    Err(format!(
+        "{wrong}: more than {TOLERANCE_PERCENT} %. If it is meant to be so: `cargo xtask instructions --renew`"
+    ))
 }
 
 #[cfg(test)]

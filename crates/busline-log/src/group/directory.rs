@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::files::without_format;
 use crate::storage::StorageLock;
 use crate::{Access, Error, ErrorKind, Log, Result};
 
@@ -202,7 +203,11 @@ fn sweep_gone(log: &Log) {
 }
 
 fn collect(log: &Log, name: &str, dir: PathBuf, now: Now) -> Result<bool> {
-    if !Log::exists(log.storage().as_ref(), &dir)? {
+    let storage = log.storage().as_ref();
+    if !Log::exists(storage, &dir)? {
+        if let Some(damaged) = without_format(storage, &dir, "collect groups") {
+            return Err(damaged);
+        }
         // Whoever declared it died before it was a log. Nobody else is at it: the caller holds the lock.
         remove(log, &dir)?;
         return Ok(false);

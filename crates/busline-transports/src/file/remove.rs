@@ -44,8 +44,13 @@ impl Store {
         let log = directory.join("log");
         match Log::delete(storage, &log) {
             Ok(()) => {}
-            // It was begun before.
-            Err(error) if matches!(error.kind(), LogKind::NotFound | LogKind::Foreign) => {
+            // It was begun before: the log has lost its FORMAT, and perhaps more.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    LogKind::NotFound | LogKind::Foreign | LogKind::Damaged
+                ) =>
+            {
                 if storage.exists(&log).map_err(io)? {
                     storage.remove_dir_all(&log).map_err(io)?;
                 }

@@ -218,6 +218,18 @@ fn what_a_dead_process_left_of_a_group_that_nobody_will_declare_again_is_collect
 }
 
 #[test]
+fn a_group_that_lost_the_file_that_says_so_is_damaged_and_not_collected() {
+    let world = World::new();
+    drop(world.declare("g"));
+    let dir = crate::group::names::find(&world.log, "g").unwrap().unwrap();
+    world.storage.remove(&dir.join("FORMAT")).unwrap();
+    let before = world.storage.list(&dir).unwrap();
+    let error = world.log.collect_groups(world.now).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert_eq!(world.storage.list(&dir).unwrap(), before);
+}
+
+#[test]
 fn ephemeral_groups_go_with_their_last_member() {
     let world = World::new();
     let spec = GroupSpec { lifetime: Lifetime::Ephemeral, ..World::spec("tick") };
