@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::files::{CONTROL, HOLDERS};
+use crate::files::{CONTROL, HOLDER};
 use crate::frame::HEADER_LEN;
 use crate::segment::SEGMENT_HEADER_LEN;
 use crate::storage::{FsStorage, MemStorage, OpenMode, Storage};
@@ -232,6 +232,7 @@ fn claim(member: &mut Member, max: usize, now: Now) -> Vec<(Settle, u64)> {
         first_may_exceed: true,
         lease_us: 30_000_000,
         filter: &|_, _| true,
+        keys: None,
         order_by: Some(&|key, _| (key == b"ordered").then_some(7)),
     };
     let mut seqs = Vec::new();
@@ -342,7 +343,8 @@ fn export(storage: &dyn Storage, from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for name in storage.list(from).unwrap() {
         let path = from.join(&name);
-        if [CONTROL, HOLDERS, "members", "reserve", "bells"].contains(&name.as_str()) {
+        let passes = [CONTROL, "members", "reserve", "bells"];
+        if passes.contains(&name.as_str()) || name.starts_with(HOLDER) {
             continue;
         }
         let Ok(file) = storage.open(&path, OpenMode::Read) else {
