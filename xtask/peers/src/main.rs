@@ -29,7 +29,7 @@ const USAGE: &str = "\
 usage: busline-peers versions
        busline-peers PEER WORK SYNC DIR NUMBER…
 
-peers: fjall, hermes, lmdb, redb, redis, sea-streamer, sqlite
+peers: fjall, hermes, lmdb, redb, redis, redis-tcp, sea-streamer, sqlite
 SYNC:  process (nothing is synced), end (once, at the end), power (each commit)
 works, each prints a line of figures:
   bulk MESSAGES BODY COMMIT   publish in commits of so many, read all: seconds of both
@@ -88,13 +88,13 @@ fn run(peer: &str, work: &str, sync: &str, dir: &Path, numbers: &[&str]) -> Resu
     let parse = |text: &&str| text.parse::<u64>().map_err(|error| format!("'{text}': {error}"));
     let numbers = numbers.iter().map(parse).collect::<Result<Vec<_>>>()?;
     let sync = Sync::parse(sync)?;
-    let target = Target { dir: dir.to_owned(), sync };
+    let target = Target { dir: dir.to_owned(), sync, tcp: peer == "redis-tcp" };
     match peer {
         "fjall" => works::run::<fjall::Fjall>(work, &target, &numbers),
         "hermes" => works::run::<hermes::Hermes>(work, &target, &numbers),
         "lmdb" => works::run::<lmdb::Lmdb>(work, &target, &numbers),
         "redb" => works::run::<redb::Redb>(work, &target, &numbers),
-        "redis" => works::run::<redis::Redis>(work, &target, &numbers),
+        "redis" | "redis-tcp" => works::run::<redis::Redis>(work, &target, &numbers),
         "sea-streamer" => works::run::<sea::SeaStreamer>(work, &target, &numbers),
         "sqlite" => works::run::<sqlite::Sqlite>(work, &target, &numbers),
         other => Err(format!("'{other}' is no peer\n\n{USAGE}")),

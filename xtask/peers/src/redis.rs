@@ -1,6 +1,7 @@
 //! Redis streams over a Unix socket, with a server of this program's own.
 
 use std::collections::VecDeque;
+use std::net::TcpListener;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -35,10 +36,11 @@ pub(crate) fn version() -> Option<String> {
     Some(version.to_owned())
 }
 
-/// The process, and its socket, whose path must be short.
+/// The process, its socket, whose path must be short, and how to reach it.
 struct Server {
     child: Child,
     socket: PathBuf,
+    url: String,
 }
 
 impl Drop for Server {
@@ -59,19 +61,34 @@ impl Server {
         };
         let socket = std::env::temp_dir().join(format!("busline-peers-{}", std::process::id()));
         let mut server = Command::new(SERVER);
-        server.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", sync]);
+        let port = if target.tcp { free_port()? } else { 0 };
+        server.arg("--port").arg(port.to_string()).args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            sync,
+        ]);
         server.args(["--auto-aof-rewrite-percentage", "0", "--loglevel", "warning"]);
         server.arg("--unixsocket").arg(&socket).arg("--dir").arg(&target.dir);
         server.stdin(Stdio::null()).stdout(Stdio::null());
         let child = server.spawn().map_err(|error| format!("{SERVER}: {error}"))?;
-        Ok(Self { child, socket })
+        let url = if target.tcp {
+            format!("redis://127.0.0.1:{port}/")
+        } else {
+            format!("unix:{}", socket.display())
+        };
+        Ok(Self { child, socket, url })
     }
 }
 
 impl Store for Redis {
     fn open(target: &Target) -> Result<Self> {
         let server = Server::start(target)?;
-        let client = Client::open(format!("unix:{}", server.socket.display())).map_err(failed)?;
+        let client = Client::open(server.url.as_str()).map_err(failed)?;
         let started = Timer::start();
         let connection = loop {
             match client.get_connection() {
@@ -195,6 +212,12 @@ impl Store for Redis {
         }
         consumer.join().map_err(|_| "the consumer panicked")?
     }
+}
+
+/// A port that nobody listens on at the moment.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+    listener.local_addr().map(|address| address.port()).map_err(failed)
 }
 
 fn add(payload: &mut Payload, number: u64) -> Cmd {

@@ -47,6 +47,8 @@ pub(crate) struct Target {
     pub(crate) dir: PathBuf,
     /// When commits are on the medium.
     pub(crate) sync: Sync,
+    /// A server is reached through the network stack, not through a Unix socket.
+    pub(crate) tcp: bool,
 }
 
 /// A store with one queue of messages in it.

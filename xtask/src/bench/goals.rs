@@ -120,6 +120,13 @@ const READ_LARGE: &str = "read 200,000 x 1 KiB";
 const ONE: &str = "1 publisher";
 const TASKS: &str = "64 publishers, 64 tasks";
 const SETTLE: &str = "claim and ack 100 B";
+const THREAD: &str = "a thread that waits";
+const READER: &str = "a reader, one thread in the runtime";
+const P50: &str = "us, p50";
+const P99: &str = "us, p99";
+const RARE: &str = "ten messages of a key in 1000000 x 100 B";
+const HERMES: &str = "stand-in for Hermes' bus";
+const LIBRARY: &str = "the library by itself";
 const CLEAN: &str = "after a clean close";
 const KILLED: &str = "after kill -9";
 
@@ -154,6 +161,11 @@ static GOALS: &[Goal] = &[
         ["64 publishers, 8 processes", POWER_EACH, RATE, "1 publisher"],
         RatioAtLeast(6.0, 10.0),
     ),
+    goal("G11", [THREAD, PROCESS, P50, "a futex"], RatioAtMost(1.5, 1.2)),
+    goal("G11", [THREAD, PROCESS, P99, "a futex"], RatioAtMost(1.5, 1.2)),
+    goal("G11", [READER, PROCESS, P50, "a pipe in the runtime"], RatioAtMost(1.5, 1.2)),
+    goal("G11", [READER, PROCESS, P99, "a pipe in the runtime"], RatioAtMost(1.5, 1.2)),
+    goal("G11", [READER, PROCESS, P50, "Redis XREAD BLOCK, TCP"], RatioAtMost(0.066, 0.033)),
     goal("G13", [SETTLE, PROCESS, RATE, "fjall, remove each"], RatioAtLeast(3.0, 10.0)),
     goal("G13", [SETTLE, PROCESS, RATE, "SQLite NORMAL, 100 a commit"], RatioAtLeast(12.0, 50.0)),
     goal("G13", [SETTLE, PROCESS, RATE, "Redis everysec, pipelined"], RatioAtLeast(20.0, 80.0)),
@@ -166,6 +178,14 @@ static GOALS: &[Goal] = &[
     goal("G15", [CLEAN, "", "MiB", "nothing opened"], AtMost(8.0, 3.0)),
     goal("G15", [KILLED, "", "ms", "read(2) of all of it"], AtMost(50.0, 12.0)),
     goal("G15", [KILLED, "", "MiB", "nothing opened"], AtMost(8.0, 3.0)),
+    goal("G16", [RARE, "", "ms", "read all, compare"], RatioAtMost(0.05, 0.01)),
+    goal("G19", [ONE, POWER_EACH, RATE, HERMES], RatioAtLeast(4.0, 8.0)),
+    goal("G19", [READER, PROCESS, P50, HERMES], RatioAtMost(0.001, 0.0005)),
+    goal("G19", [RARE, "", "ms", HERMES], RatioAtMost(0.001, 0.0005)),
+    goal("typed", ["encode JSON", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),
+    goal("typed", ["decode JSON", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),
+    goal("typed", ["encode CBOR", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),
+    goal("typed", ["decode CBOR", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),
 ];
 
 #[cfg(test)]

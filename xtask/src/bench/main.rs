@@ -21,6 +21,7 @@ mod scaling;
 mod settle;
 mod tasks;
 mod throughput;
+mod typed;
 mod wake;
 
 use std::path::{Path, PathBuf};
@@ -82,6 +83,7 @@ const WORKS: &[(&str, Work, &str)] = &[
     ("wake", wake::run, "how soon a sleeping consumer in another process has a message"),
     ("settle", settle::run, "claim and acknowledge messages one by one"),
     ("port", port::run, "publish, read and consume through a session of the transport"),
+    ("typed", typed::run, "values as payloads, through codecs"),
     ("open", open::run, "open a log of 1 GiB, after a clean close, kill -9 and loss of power"),
     ("memory", memory::run, "memory while a log grows and is read"),
     ("scaling", scaling::run, "the cost of a message beside many logs, groups and segments"),

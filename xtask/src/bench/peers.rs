@@ -51,7 +51,8 @@ impl Peers {
 
     /// Whether it can measure a peer: a server has to be installed.
     fn has(&self, peer: &str) -> bool {
-        peer != "redis" || self.versions.iter().any(|version| version.starts_with("Redis "))
+        !peer.starts_with("redis")
+            || self.versions.iter().any(|version| version.starts_with("Redis "))
     }
 
     fn start(&self, peer: &Peer, work: &str, dir: &Path, numbers: &[u64]) -> Result<Started> {
@@ -81,7 +82,7 @@ impl Peer {
 
     /// Whether it is a process that others connect to.
     pub(crate) fn is_server(&self) -> bool {
-        self.program == "redis"
+        self.program.starts_with("redis")
     }
 
     /// Has it do a work in a folder, empty unless it is kept; `None` if there are no peers, or not this one.

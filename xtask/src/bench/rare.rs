@@ -7,6 +7,7 @@ use busline_log::{KeySet, Log, SyncMode};
 use crate::log::{self, failed};
 use crate::measure::timed;
 use crate::payload::Payload;
+use crate::peers::{Peer, Sync};
 use crate::report::{Figure, Report};
 use crate::{Result, Setup, remove};
 
@@ -15,6 +16,9 @@ const TABLE: &str = "Rare keys among 1,000 others";
 const RARE: &str = "rare.key.0000000";
 /// The bytes of body of a message.
 const BODY_LEN: usize = 100;
+
+/// It finds the only message of its category, the last of as many, by decoding each.
+const HERMES: Peer = Peer::new("stand-in for Hermes' bus", "hermes", Sync::Power);
 
 /// The key that one message alone has, of ten such keys.
 fn single(number: u64) -> String {
@@ -45,7 +49,12 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     add("a message of each of ten keys", &KeySet::new((0..10).map(single)))?;
     log.close().map_err(failed)?;
     drop(log);
-    remove(&dir)
+    remove(&dir)?;
+    if let Some([seconds]) = HERMES.figures(setup, report, "find", &[messages])? {
+        let work = format!("ten messages of a key in {messages} x {BODY_LEN} B");
+        report.compare([&work, "", "ms"], (HERMES.name, 1e3 * seconds))?;
+    }
+    Ok(())
 }
 
 fn publish(log: &Log, messages: u64) -> Result<()> {

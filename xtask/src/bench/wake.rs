@@ -21,8 +21,10 @@ use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::child::{Started, say};
+use crate::goals::PROCESS;
 use crate::log::{self, failed};
 use crate::measure::{Latencies, now_ns, now_us};
+use crate::peers::{Peer, Sync};
 use crate::report::{Figure, Report};
 use crate::{Result, Setup, remove};
 
@@ -49,11 +51,20 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row { work: "a thread that waits", how: "thread", by_session: false },
-    Row { work: "a reader, one thread in the runtime", how: "reader", by_session: false },
+    Row { work: READER, how: "reader", by_session: false },
     Row { work: "a reader, several", how: "reader-multi", by_session: false },
     Row { work: "a group's member, one thread", how: "group", by_session: false },
     Row { work: "a group's member, several", how: "group-multi", by_session: false },
     Row { work: "session to reader, one thread", how: "reader", by_session: true },
+];
+
+const READER: &str = "a reader, one thread in the runtime";
+
+/// Peers whose consumer sleeps, and enough messages to know how long.
+const PEERS: &[(Peer, u64)] = &[
+    (Peer::new("Redis XREAD BLOCK, TCP", "redis-tcp", Sync::Process), 1000),
+    (Peer::new("Redis XREAD BLOCK, Unix socket", "redis", Sync::Process), 1000),
+    (Peer::new("stand-in for Hermes' bus", "hermes", Sync::Power), 20),
 ];
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
@@ -72,7 +83,20 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
             });
         }
     }
-    remove(&dir)
+    remove(&dir)?;
+    others(setup, report)
+}
+
+fn others(setup: &Setup, report: &mut Report) -> Result<()> {
+    for (peer, messages) in PEERS {
+        let messages = setup.scaled(*messages, messages / 10);
+        if let Some(quantiles) = peer.figures::<2>(setup, report, "wake", &[messages])? {
+            for (at, unit) in ["us, p50", "us, p99"].into_iter().enumerate() {
+                report.compare([READER, PROCESS, unit], (peer.name, quantiles[at]))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The quantiles of our messages, and those of the bare ones.
