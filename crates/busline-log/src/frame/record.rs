@@ -14,6 +14,7 @@ pub(crate) struct RawRecord<'a> {
 
 impl RawRecord<'_> {
     /// The record's time, from the time of its frame.
+    #[inline]
     pub(crate) fn time_us(&self, base_us: i64) -> i64 {
         base_us.saturating_add_unsigned(self.delta_us)
     }
@@ -22,17 +23,24 @@ impl RawRecord<'_> {
 /// Reads the record at the start of `bytes`; returns it and what follows.
 #[inline]
 pub(crate) fn take_record(bytes: &[u8]) -> Option<(RawRecord<'_>, &[u8])> {
-    let (delta_us, rest) = take_varint(bytes)?;
-    let (key_len, rest) = take_varint(rest)?;
-    let (meta_len, rest) = take_varint(rest)?;
+    // The first three are mostly of one byte: told together, the place of the next record is known sooner.
+    let ([delta_us, key_len, meta_len], rest) = match bytes.split_first_chunk() {
+        Some((&[a, b, c], rest)) if (a | b | c) < 0x80 => ([a, b, c].map(u64::from), rest),
+        _ => take_long_numbers(bytes)?,
+    };
     let (value_len, rest) = take_varint(rest)?;
-    if key_len > KEY_BYTES_MAX as u64 {
-        return None;
-    }
     let (key, rest) = rest.split_at_checked(usize::try_from(key_len).ok()?)?;
     let (meta, rest) = rest.split_at_checked(usize::try_from(meta_len).ok()?)?;
     let (value, rest) = rest.split_at_checked(usize::try_from(value_len).ok()?)?;
     Some((RawRecord { delta_us, key, meta, value }, rest))
+}
+
+/// The first three numbers of a record, of any length.
+fn take_long_numbers(bytes: &[u8]) -> Option<([u64; 3], &[u8])> {
+    let (delta_us, rest) = take_varint(bytes)?;
+    let (key_len, rest) = take_varint(rest)?;
+    let (meta_len, rest) = take_varint(rest)?;
+    (key_len <= KEY_BYTES_MAX as u64).then_some(([delta_us, key_len, meta_len], rest))
 }
 
 /// The records of a body, in order; ends early at bytes that are no record.

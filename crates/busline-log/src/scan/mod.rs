@@ -68,20 +68,21 @@ struct Current {
 #[derive(Debug)]
 struct Frame {
     header: FrameHeader,
-    /// The body in the reader's buffer.
+    end_seq: u64,
+    /// The body in the reader's buffer, and what of it was not gone over.
     body: Range<usize>,
-    /// The next record in the body.
-    at: usize,
+    rest: Range<usize>,
 }
 
 /// A record's place in the reader's buffer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Span {
     seq: u64,
     time_us: i64,
-    key: Range<usize>,
-    meta: Range<usize>,
-    value: Range<usize>,
+    key: usize,
+    meta: usize,
+    value: usize,
+    end: usize,
 }
 
 impl Scanner {
@@ -116,9 +117,10 @@ impl Scanner {
 
     /// The next record; `None` at the tail.
     #[allow(clippy::should_implement_trait)] // it lends
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
         let span = self.step(u64::MAX)?;
-        Ok(span.map(|span| self.lend(&span)))
+        Ok(span.map(|span| self.lend(span)))
     }
 
     /// The next record below `end` with one of these keys; the others are passed over. `None` when
@@ -130,8 +132,8 @@ impl Scanner {
         loop {
             self.pass_without(keys, end)?;
             let Some(span) = self.step(end)? else { return Ok(None) };
-            if keys.contains(self.reader.body(span.key.clone())) {
-                return Ok(Some(self.lend(&span)));
+            if keys.contains(self.lend(span).key) {
+                return Ok(Some(self.lend(span)));
             }
         }
     }
@@ -144,8 +146,9 @@ impl Scanner {
         mut predicate: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<Option<Record<'_>>> {
         while let Some(span) = self.step(end)? {
-            if predicate(self.reader.body(span.key.clone()), self.reader.body(span.meta.clone())) {
-                return Ok(Some(self.lend(&span)));
+            let record = self.lend(span);
+            if predicate(record.key, record.meta) {
+                return Ok(Some(self.lend(span)));
             }
         }
         Ok(None)
@@ -160,7 +163,7 @@ impl Scanner {
         }
         let span = self.step(seq.saturating_add(1))?;
         let span = span.filter(|span| span.seq == seq);
-        Ok(span.map(|span| self.lend(&span)))
+        Ok(span.map(|span| self.lend(span)))
     }
 
     /// Up to which sequence number records can be read without waiting for the medium, by a runtime's thread:
@@ -192,52 +195,55 @@ impl Scanner {
         Some(end)
     }
 
-    fn lend(&self, span: &Span) -> Record<'_> {
+    #[inline]
+    fn lend(&self, span: Span) -> Record<'_> {
         Record {
             seq: span.seq,
             time_us: span.time_us,
-            key: self.reader.body(span.key.clone()),
-            meta: self.reader.body(span.meta.clone()),
-            value: self.reader.body(span.value.clone()),
+            key: self.reader.body(span.key..span.meta),
+            meta: self.reader.body(span.meta..span.value),
+            value: self.reader.body(span.value..span.end),
         }
     }
 
     /// Goes over one record below `end`.
+    #[inline]
     fn step(&mut self, end: u64) -> Result<Option<Span>> {
         loop {
-            if self.seq >= end {
+            if let Some(span) = self.step_in_frame(end) {
+                return Ok(Some(span));
+            }
+            if !self.turn(end)? {
                 return Ok(None);
             }
-            let Some(frame) = self.frame.as_mut().filter(|f| self.seq < f.header.end_seq()) else {
-                if self.load()? {
-                    continue;
-                }
-                return Ok(None);
-            };
-            let body = self.reader.body(frame.body.clone());
-            let rest = body.get(frame.at..).unwrap_or_default();
-            let Some((raw, after)) = take_record(rest) else {
-                return Err(self.spoilt_frame());
-            };
-            let last = self.seq + 1 == frame.header.end_seq();
-            if last && !after.is_empty() {
-                return Err(self.spoilt_frame());
-            }
-            let value_end = frame.body.end - after.len();
-            let value_start = value_end - raw.value.len();
-            let meta_start = value_start - raw.meta.len();
-            let key_start = meta_start - raw.key.len();
-            let span = Span {
-                seq: self.seq,
-                time_us: raw.time_us(frame.header.time_us),
-                key: key_start..meta_start,
-                meta: meta_start..value_start,
-                value: value_start..value_end,
-            };
-            frame.at = body.len() - after.len();
-            self.seq += 1;
-            return Ok(Some(span));
         }
+    }
+
+    /// Goes over one record of the loaded frame; `None` at its end, and where it does not parse.
+    #[inline]
+    fn step_in_frame(&mut self, end: u64) -> Option<Span> {
+        let seq = self.seq;
+        let frame = self.frame.as_mut().filter(|frame| seq < frame.end_seq && seq < end)?;
+        let (raw, after) = take_record(self.reader.body(frame.rest.clone()))?;
+        if seq + 1 == frame.end_seq && !after.is_empty() {
+            return None;
+        }
+        let end = frame.rest.end - after.len();
+        let value = end - raw.value.len();
+        let meta = value - raw.meta.len();
+        let key = meta - raw.key.len();
+        frame.rest.start = end;
+        self.seq = seq + 1;
+        Some(Span { seq, time_us: raw.time_us(frame.header.time_us), key, meta, value, end })
+    }
+
+    /// Turns to the next frame below `end`; false when there is none.
+    #[cold]
+    fn turn(&mut self, end: u64) -> Result<bool> {
+        if self.seq >= end {
+            return Ok(false);
+        }
+        if self.is_in_frame(self.seq) { Err(self.spoilt_frame()) } else { self.load() }
     }
 
     /// Loads the frame that begins with the next record; false at the tail.
@@ -315,7 +321,8 @@ impl Scanner {
     fn accept(&mut self, header: FrameHeader, body: Range<usize>) {
         self.pos += header.frame_len();
         self.pos_seq = header.end_seq();
-        self.frame = Some(Frame { header, body, at: 0 });
+        let (end_seq, rest) = (header.end_seq(), body.clone());
+        self.frame = Some(Frame { header, end_seq, body, rest });
     }
 
     /// Tells the reader where the segment ends as of now: what lies behind is unwritten, or zeros.

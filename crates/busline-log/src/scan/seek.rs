@@ -126,12 +126,11 @@ impl Scanner {
         let Some(frame) = &mut self.frame else {
             return Ok(self.seq);
         };
-        let body = self.reader.body(frame.body.clone());
         if seq < self.seq {
             self.seq = frame.header.base_seq;
-            frame.at = 0;
+            frame.rest = frame.body.clone();
         }
-        let mut rest = body.get(frame.at..).unwrap_or_default();
+        let mut rest = self.reader.body(frame.rest.clone());
         while self.seq < seq {
             let Some((_, after)) = take_record(rest) else {
                 return Err(self.spoilt_frame());
@@ -139,7 +138,7 @@ impl Scanner {
             rest = after;
             self.seq += 1;
         }
-        frame.at = body.len() - rest.len();
+        frame.rest.start = frame.rest.end - rest.len();
         Ok(seq)
     }
 

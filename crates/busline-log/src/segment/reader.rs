@@ -82,6 +82,7 @@ impl FrameReader {
     }
 
     /// The bytes of a loaded frame's body.
+    #[inline]
     pub(crate) fn body(&self, range: Range<usize>) -> &[u8] {
         self.buffer.get(range).unwrap_or_default()
     }
