@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn properties_are_equal_by_what_they_say() {
         let plain = Properties::default();
-        let mut other = Properties::default();
+        let mut other = plain.clone();
         other.priority = Some(4);
         assert_ne!(plain, other);
         other.priority = None;

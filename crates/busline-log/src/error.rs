@@ -130,6 +130,10 @@ impl Error {
                 "the place may not be written; check its mount and the permissions, or open it read-only"
             }
             ErrorKind::NotFound => "there is nothing here",
+            _ if is_out_of_files(&error) => {
+                "as many files are open as may be; raise the limit ('ulimit -n', LimitNOFILE of systemd), \
+                 or use fewer logs at once"
+            }
             _ if is_other_kind(&error) => {
                 "a file stands where a directory should, or the other way round; move it away, or restore it"
             }
@@ -173,10 +177,23 @@ impl Error {
         self.inner.damage.as_ref()
     }
 
+    /// Whether it failed because no more files may be open; closing other logs makes room.
+    pub fn is_out_of_files(&self) -> bool {
+        let source = self.inner.source.as_ref().and_then(|source| source.downcast_ref());
+        source.is_some_and(is_out_of_files)
+    }
+
     /// Whether the same call may succeed later without anybody mending the log.
     pub fn is_temporary(&self) -> bool {
         matches!(self.inner.kind, ErrorKind::Full | ErrorKind::Busy)
     }
+}
+
+/// This process has all the files open that it may, or the system has.
+fn is_out_of_files(error: &io::Error) -> bool {
+    /// EMFILE and ENFILE, the same on every system that has files by number.
+    const CODES: [i32; 2] = [24, 23];
+    cfg!(unix) && error.raw_os_error().is_some_and(|code| CODES.contains(&code))
 }
 
 fn is_other_kind(error: &io::Error) -> bool {

@@ -37,6 +37,7 @@ fn helper() {
         "bell-owner" => processes::own_a_bell(),
         "lock-holder" => processes::hold_a_lock(),
         "append-holder" => processes::hold_the_append_lock(),
+        "many-logs" => processes::open_many_logs(),
         "page-sleeper" => processes::sleep_on_a_page(),
         "full-disk" => media::fill_a_disk(),
         "read-only" => media::use_a_read_only_disk(),

@@ -140,3 +140,49 @@ fn the_right_to_append_dies_with_its_process() {
     drop(log);
     assert_eq!(holders(), 1);
 }
+
+/// The role of a process that opens more logs than its limit of files has room for.
+pub(crate) fn open_many_logs() {
+    let open = |number: usize| {
+        let dir = path().join(number.to_string());
+        Log::open_or_create(Arc::new(FsStorage::new()), &dir, b"", &Options::default(), 0)
+    };
+    let mut logs = Vec::new();
+    let error = loop {
+        match open(logs.len()) {
+            Ok(log) => logs.push(log),
+            Err(error) => break error,
+        }
+        if logs.len() == 100 {
+            say("all");
+            return wait_for_the_end_of_input();
+        }
+    };
+    assert!(error.is_out_of_files(), "{error:?}");
+    say(&error.to_string());
+    // What failed left nothing half open: there is room again for as many as were closed.
+    let failed = logs.len();
+    logs.truncate(failed / 2);
+    open(failed).expect("there is room again");
+    say("room");
+    wait_for_the_end_of_input();
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_where_it_may_be_and_named_where_not() {
+    let dir = tempfile::tempdir().unwrap();
+    for (limit, place) in [("ulimit -S -n 64", "soft"), ("ulimit -n 64", "hard")] {
+        let place = dir.path().join(place);
+        let script = format!("{limit}; exec \"$0\" \"$@\"");
+        let (to, said) = std::sync::mpsc::channel();
+        let values = [("FILE", place.to_str().unwrap())];
+        let _helper = Helper::start_by(&["sh", "-c", &script], 0, "many-logs", &values, &to);
+        if place.ends_with("soft") {
+            assert_eq!(hear(&said), "all");
+        } else {
+            let error = hear(&said);
+            assert!(error.contains("as many files are open as may be; raise"), "{error}");
+            assert_eq!(hear(&said), "room");
+        }
+    }
+}

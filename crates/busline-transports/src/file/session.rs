@@ -115,13 +115,27 @@ impl FileSession {
     async fn topic(&self, name: &Topic) -> Result<Arc<TopicLog>> {
         let topic = match self.store.opened(name) {
             Some(open) => open,
-            None => {
-                let (store, name) = (Arc::clone(&self.store), name.clone());
-                super::blocking(move || store.topic(&name)).await?
-            }
+            None => self.open(name).await?,
         };
         topic.log.check_writable().map_err(super::error::of_log)?;
         Ok(topic)
+    }
+
+    /// An existing topic. What this session keeps open for no use at the moment makes room for it, where
+    /// no more files may be open.
+    async fn open(&self, name: &Topic) -> Result<Arc<TopicLog>> {
+        let open = || {
+            let (store, name) = (Arc::clone(&self.store), name.clone());
+            super::blocking(move || store.topic(&name))
+        };
+        let opened = open().await;
+        if opened.is_err() && self.store.take_out_of_files() {
+            let (done, made) = oneshot::channel();
+            submit(&self.jobs()?, Job::LetGo(done))?;
+            made.await.map_err(|_| worker_gone())?;
+            return open().await;
+        }
+        opened
     }
 
     async fn flush(&self, jobs: Sender<Job>, deadline: Duration) -> Result<()> {
@@ -169,11 +183,10 @@ impl Session for FileSession {
             let jobs = self.jobs()?;
             no_options(&spec.options)?;
             let (store, scope) = (Arc::clone(&self.store), Arc::clone(&self.scope));
-            let subscription = super::blocking(move || {
-                let topic = store.topic(&spec.topic)?;
-                subscribe::open(&store, &jobs, &scope, spec, &topic)
-            })
-            .await?;
+            let topic = self.open(&spec.topic).await?;
+            let subscription =
+                super::blocking(move || subscribe::open(&store, &jobs, &scope, spec, &topic))
+                    .await?;
             Ok(Box::new(subscription) as Box<dyn Subscription>)
         })
     }
@@ -183,11 +196,8 @@ impl Session for FileSession {
             self.jobs()?;
             no_options(&spec.options)?;
             let (store, scope) = (Arc::clone(&self.store), Arc::clone(&self.scope));
-            let reader = super::blocking(move || {
-                let topic = store.topic(&spec.topic)?;
-                read::open(&topic, spec, &store, &scope)
-            })
-            .await?;
+            let topic = self.open(&spec.topic).await?;
+            let reader = super::blocking(move || read::open(&topic, spec, &store, &scope)).await?;
             Ok(Box::new(reader) as Box<dyn Reader>)
         })
     }

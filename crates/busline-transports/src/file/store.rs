@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use busline_core::transport::{Retention, TopicSpec, TopologyMode};
@@ -25,6 +26,8 @@ pub(super) struct Store {
     pub(super) topics: Mutex<HashMap<Topic, Arc<TopicLog>>>,
     pub(super) bells: Arc<Bells>,
     room: Room,
+    /// No topic could be opened for want of files, not even after idle ones were let go.
+    is_out_of_files: AtomicBool,
 }
 
 /// An open topic.
@@ -55,7 +58,15 @@ impl Store {
         }
         let room = Room::default();
         room.look(&*storage, &root);
-        Ok(Self { config, time, storage, topics: Mutex::default(), bells: Arc::default(), room })
+        Ok(Self {
+            config,
+            time,
+            storage,
+            topics: Mutex::default(),
+            bells: Arc::default(),
+            room,
+            is_out_of_files: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn topics_directory(&self) -> PathBuf {
@@ -140,9 +151,19 @@ impl Store {
         if !self.exists(&directory.join(SETTINGS))? {
             return Err(missing());
         }
-        let storage = Arc::clone(&self.storage);
-        let log = Log::open(storage, &directory.join("log"), &self.options(), self.time.wall_us());
-        let log = log.map_err(|error| of_log(error).context("topic", topic))?;
+        let open = || {
+            let (storage, now_us) = (Arc::clone(&self.storage), self.time.wall_us());
+            Log::open(storage, &directory.join("log"), &self.options(), now_us)
+        };
+        let mut log = open();
+        if log.as_ref().is_err_and(busline_log::Error::is_out_of_files) {
+            let_go_idle(&mut topics);
+            log = open();
+        }
+        let log = log.map_err(|error| {
+            self.is_out_of_files.fetch_or(error.is_out_of_files(), Ordering::Relaxed);
+            of_log(error).context("topic", topic)
+        })?;
         let open = Arc::new(TopicLog {
             topic: topic.clone(),
             log,
@@ -152,6 +173,11 @@ impl Store {
         });
         topics.insert(topic.clone(), Arc::clone(&open));
         Ok(open)
+    }
+
+    /// Whether opening a topic failed for want of files, since this was asked.
+    pub(super) fn take_out_of_files(&self) -> bool {
+        self.is_out_of_files.swap(false, Ordering::Relaxed)
     }
 
     /// Creates a topic that is missing, and sets what the specification says about it.
@@ -184,10 +210,16 @@ impl Store {
         let io = |e| of_io("create topic", directory, e);
         self.finish_deletion(&spec.topic, directory)?;
         self.storage.create_dir_all(directory).map_err(io)?;
-        let storage = Arc::clone(&self.storage);
-        let label = spec.topic.as_str().as_bytes();
-        Log::open_or_create(storage, &log, label, &self.options(), self.time.wall_us())
-            .map_err(|error| of_log(error).context("topic", &spec.topic))?;
+        let create = || {
+            let (storage, label) = (Arc::clone(&self.storage), spec.topic.as_str().as_bytes());
+            Log::open_or_create(storage, &log, label, &self.options(), self.time.wall_us())
+        };
+        let mut created = create();
+        if created.as_ref().is_err_and(busline_log::Error::is_out_of_files) {
+            let_go_idle(&mut locked(&self.topics));
+            created = create();
+        }
+        drop(created.map_err(|error| of_log(error).context("topic", &spec.topic))?);
         let settings = Settings::new(spec.topic.clone(), spec.retention.unwrap_or_default());
         write_settings(&*self.storage, directory, &settings)?;
         self.storage.sync_dir(&self.topics_directory()).map_err(io)
@@ -329,6 +361,11 @@ impl TopicLog {
         }
         write_settings(storage, &self.directory, &Settings::new(found.name, retention))
     }
+}
+
+/// Closes the topics that nobody uses at the moment; they are opened again when somebody does.
+fn let_go_idle(topics: &mut HashMap<Topic, Arc<TopicLog>>) {
+    topics.retain(|_, topic| Arc::strong_count(topic) > 1);
 }
 
 fn is_deleted(group: &Group) -> bool {

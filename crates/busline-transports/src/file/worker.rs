@@ -38,6 +38,8 @@ pub(super) enum Job {
     Leave(Arc<SubscriptionState>, Option<Box<Member>>),
     /// Answers when everything before it is done and synced.
     Flush(oneshot::Sender<Result<()>>),
+    /// Answers when no topic is kept open that nothing is written to at the moment.
+    LetGo(oneshot::Sender<()>),
 }
 
 /// Starts the thread; it ends when every sender is gone.
@@ -51,6 +53,7 @@ pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
         settling: Settling::default(),
         leaving: Vec::new(),
         flushes: Vec::new(),
+        letting_go: Vec::new(),
         unsynced: HashMap::new(),
         dirty_since: None,
         retained_at: Duration::ZERO,
@@ -78,6 +81,7 @@ struct Worker {
     settling: Settling,
     leaving: Vec<(Arc<SubscriptionState>, Option<Box<Member>>)>,
     flushes: Vec<oneshot::Sender<Result<()>>>,
+    letting_go: Vec<oneshot::Sender<()>>,
     unsynced: Unsynced,
     /// Since when something is to be synced by time.
     dirty_since: Option<Duration>,
@@ -159,6 +163,7 @@ impl Worker {
                 }
                 Job::Leave(subscription, member) => self.leaving.push((subscription, member)),
                 Job::Flush(done) => self.flushes.push(done),
+                Job::LetGo(done) => self.letting_go.push(done),
             }
             if taken < TAKE_MAX {
                 next = self.queue.try_recv().ok();
@@ -185,12 +190,27 @@ impl Worker {
         if self.dirty_since.is_none() && self.is_dirty() {
             self.dirty_since = Some(self.store.time.clock().monotonic());
         }
+        if !self.letting_go.is_empty() {
+            self.let_go();
+        }
         if !self.flushes.is_empty() && !self.is_waiting() {
             let result = self.sync_all();
             for done in self.flushes.drain(..) {
                 // Nobody may be waiting any more.
                 let _ = done.send(result.clone());
             }
+        }
+    }
+
+    /// Forgets the writers that have nothing to do; what they wrote is synced before, as nobody
+    /// knows of it later.
+    fn let_go(&mut self) {
+        for writers in [&mut self.letters, &mut self.writers] {
+            writers.retain(|_, writer| writer.is_busy() || writer.sync().is_err());
+        }
+        for done in self.letting_go.drain(..) {
+            // Nobody may be waiting any more.
+            let _ = done.send(());
         }
     }
 

@@ -78,6 +78,11 @@ impl Writer {
         self.is_full
     }
 
+    /// Whether something is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.pushed.is_empty() && self.backlog.is_empty() && self.written.is_empty())
+    }
+
     /// Whether something was written and not synced.
     pub(super) fn is_dirty(&self) -> bool {
         self.unsynced.is_some()

@@ -5,4 +5,6 @@ mod faults;
 #[cfg(all(feature = "file", unix))]
 mod file;
 #[cfg(all(feature = "file", unix))]
+mod many;
+#[cfg(all(feature = "file", unix))]
 mod sessions;

@@ -3,6 +3,7 @@
 mod bell;
 mod boot;
 mod file;
+mod limit;
 pub(super) mod map;
 mod page;
 mod remote;
@@ -16,12 +17,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use limit::with_files;
+
 use super::{Bell, OpenMode, Rope, SharedPage, Storage, StorageFile, StorageLock};
 
 /// The file system of this machine. Has no state: every value is the same storage.
 ///
 /// It is made for local file systems. Locks and the shared page of a remote one (see
 /// [`Storage::is_remote`]) are not kept between machines, and its durability is another.
+///
+/// Where this process has as many files open as it may, the soft limit (`RLIMIT_NOFILE`) is raised, up to the
+/// hard one: a process that holds many logs needs no preparation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FsStorage;
 
@@ -42,7 +48,7 @@ impl Storage for FsStorage {
             OpenMode::CreateNew => options.write(true).create_new(true),
             OpenMode::Create => options.write(true).create(true).truncate(false),
         };
-        Ok(Arc::new(file::FsFile::new(options.open(path)?)))
+        Ok(Arc::new(file::FsFile::new(with_files(|| options.open(path))?)))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -55,7 +61,7 @@ impl Storage for FsStorage {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(path)? {
+        for entry in with_files(|| fs::read_dir(path))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort_unstable();
@@ -75,23 +81,23 @@ impl Storage for FsStorage {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        with_files(|| File::open(path))?.sync_all()
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Arc<dyn StorageLock>> {
-        Ok(Arc::new(file::FsLock::open(path)?))
+        Ok(Arc::new(with_files(|| file::FsLock::open(path))?))
     }
 
     fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
-        Ok(Arc::new(page::FsPage::open(path)?))
+        Ok(Arc::new(with_files(|| page::FsPage::open(path))?))
     }
 
     fn bell(&self, path: &Path) -> io::Result<Arc<dyn Bell>> {
-        Ok(Arc::new(bell::FsBell::create(path)?))
+        Ok(Arc::new(with_files(|| bell::FsBell::create(path))?))
     }
 
     fn rope(&self, path: &Path) -> io::Result<Option<Arc<dyn Rope>>> {
-        Ok(bell::FsRope::open(path)?.map(|rope| Arc::new(rope) as Arc<dyn Rope>))
+        Ok(with_files(|| bell::FsRope::open(path))?.map(|rope| Arc::new(rope) as Arc<dyn Rope>))
     }
 
     fn is_remote(&self, path: &Path) -> io::Result<bool> {

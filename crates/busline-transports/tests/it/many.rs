@@ -1,0 +1,67 @@
+//! More topics than a process may have files open.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use busline_core::transport::{Batch, Connect, Read, Role, TopicSpec, Topology};
+use busline_core::{Key, Message, Position, Receipt, Topic};
+
+const PLACE: &str = "BUSLINE_TEST_MANY_TOPICS";
+const TOPICS: usize = 40;
+const ROUNDS: usize = 2;
+
+fn topic(number: usize) -> Topic {
+    Topic::new(format!("topic-{number}")).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "started by another test, with few files"]
+async fn publish_to_many_topics() {
+    let Ok(place) = std::env::var(PLACE) else { return };
+    let transport = busline_transports::open(&place).unwrap();
+    let session = transport.connect(Connect::new(Role::Publish)).await.unwrap();
+    let topics = (0..TOPICS).map(|number| TopicSpec::new(topic(number))).collect();
+    session.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+    for round in 0..ROUNDS {
+        for number in 0..TOPICS {
+            let message = Message::new(topic(number), Key::empty(), round.to_string());
+            for receipt in session.send(Batch::from(vec![message])).await.unwrap() {
+                assert!(matches!(receipt.await.unwrap(), Receipt::Stored { .. }));
+            }
+        }
+    }
+    let read: HashSet<String> = {
+        let mut read = HashSet::new();
+        for number in 0..TOPICS {
+            let from = Read::new(topic(number), Position::Earliest);
+            for record in session.read(from).await.unwrap().next().await.unwrap() {
+                let round = std::str::from_utf8(&record.message.payload).unwrap();
+                read.insert(format!("{number} {round}"));
+            }
+        }
+        read
+    };
+    assert_eq!(read.len(), TOPICS * ROUNDS);
+    let depths = session.admin().unwrap().topics().await.unwrap();
+    assert_eq!(depths.len(), TOPICS);
+    session.close(Duration::from_secs(60)).await.unwrap();
+    std::fs::write(Path::new(place.trim_start_matches("file:")).join("../done"), "").unwrap();
+}
+
+#[test]
+fn a_process_with_few_files_uses_many_topics() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = format!("file:{}", directory.path().join("bus").display());
+    let done = Command::new("sh")
+        .args(["-c", "ulimit -n 128; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "many::publish_to_many_topics", "--nocapture"])
+        .env(PLACE, place)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    assert!(directory.path().join("done").exists(), "it did not run: {said}");
+}
