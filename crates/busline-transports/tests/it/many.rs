@@ -13,7 +13,7 @@ const TOPICS: usize = 40;
 const ROUNDS: usize = 2;
 
 fn topic(number: usize) -> Topic {
-    Topic::new(format!("topic-{number}")).unwrap()
+    Topic::new(format!("topic-{number}")).expect("a name")
 }
 
 #[tokio::test]
