@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::files::without_format;
 use crate::storage::StorageLock;
-use crate::{Access, Error, ErrorKind, Log, Result};
+use crate::{Access, Error, ErrorKind, Log, Removed, Result, RetainPolicy};
 
 use super::handle::{Group, GroupOptions, not_found};
 use super::journal::Txn;
@@ -52,6 +52,23 @@ impl Log {
             }
         }
         Ok(lowest)
+    }
+
+    /// As [`Log::retain`], save that nothing is removed that one of its groups still needs, one that is declared or
+    /// reset at this moment included: those wait until this is done.
+    ///
+    /// # Errors
+    /// Those of [`Log::groups_floor`] and of [`Log::retain`].
+    pub fn retain_for_groups(&self, policy: &RetainPolicy, now: Now) -> Result<Removed> {
+        let lock = match StructureLock::take(self) {
+            // There is no room to declare a group either, and this is what makes some.
+            Err(error) if error.kind() == ErrorKind::Full => None,
+            lock => Some(lock?),
+        };
+        let keep_from = [policy.keep_from, self.groups_floor(now)?].into_iter().flatten().min();
+        let removed = self.retain(&RetainPolicy { keep_from, ..*policy }, now.wall_us);
+        drop(lock);
+        removed
     }
 
     /// Removes groups that nobody will come back to: ephemeral ones whose members are all dead, and
@@ -150,7 +167,7 @@ impl Group {
     }
 }
 
-/// Held by whoever makes or removes a group's directory.
+/// Held by whoever makes or removes a group's directory, or changes at which record it needs the log to begin.
 #[derive(Debug)]
 pub(super) struct StructureLock {
     _lock: Arc<dyn StorageLock>,

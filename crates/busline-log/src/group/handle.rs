@@ -262,8 +262,11 @@ impl Group {
     pub fn reset(&self, to: u64, now: Now) -> Result<()> {
         let main = &self.shared.main;
         check_position(main, "reset group", to)?;
+        // What is there when this returns stays there, whoever removes old records at this moment.
+        let lock = StructureLock::take(main)?;
         let to = to.max(main.first_seq());
         self.shared.transact(now, |txn| txn.push(&Op::Reset { to }))?;
+        drop(lock);
         self.commit()
     }
 

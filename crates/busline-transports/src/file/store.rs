@@ -238,14 +238,16 @@ impl Store {
         if retention.age_max.is_none() && retention.bytes_max.is_none() {
             return Ok(());
         }
-        let keep_from = if retention.ignore_groups {
-            None
-        } else {
-            topic.log.groups_floor(now).map_err(of_log)?
+        let policy = RetainPolicy {
+            max_age: retention.age_max,
+            max_bytes: retention.bytes_max,
+            keep_from: None,
         };
-        let policy =
-            RetainPolicy { max_age: retention.age_max, max_bytes: retention.bytes_max, keep_from };
-        topic.log.retain(&policy, now.wall_us).map(drop).map_err(of_log)
+        let removed = match retention.ignore_groups {
+            true => topic.log.retain(&policy, now.wall_us),
+            false => topic.log.retain_for_groups(&policy, now),
+        };
+        removed.map(drop).map_err(of_log)
     }
 
     fn exists(&self, path: &Path) -> Result<bool> {

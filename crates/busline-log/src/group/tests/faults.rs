@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::group::tests::driver::{Dice, Hands, Ledger, act, drain, sorted, state};
 use crate::group::tests::world::{World, range};
-use crate::storage::{Call, Fault, FaultyStorage, MemStorage};
-use crate::{ErrorKind, Settle, Settlement};
+use crate::storage::{Call, Fault, FaultyStorage, Gate, MemStorage};
+use crate::{ErrorKind, Group, GroupSpec, RetainPolicy, Settle, Settlement};
 
 fn world() -> (World, FaultyStorage) {
     let memory = MemStorage::new();
@@ -74,6 +74,51 @@ fn a_full_disk_refuses_settles_and_loses_nothing() {
     assert_eq!(world.seqs(&mut member, 9), [(3, 1)]);
     let counters = member.group().info(world.now).unwrap().counters;
     assert_eq!((counters.delivered, counters.acked), (4, 2));
+}
+
+#[test]
+fn a_group_that_is_declared_or_moved_while_old_records_go_keeps_what_it_found() {
+    for moved in [false, true] {
+        let (world, faulty) = world();
+        let other = World::on(&world.storage.process());
+        for at in 0..200 {
+            other.publish(&[&format!("{at:0>100}")]);
+        }
+        let end = other.log.next_seq();
+        if moved {
+            other.declare("late").reset(end, other.now).unwrap();
+        }
+        let gate = Gate::new();
+        let policy = RetainPolicy { max_bytes: Some(0), ..RetainPolicy::default() };
+        std::thread::scope(|scope| {
+            // It has asked the groups what they need, and is about to look at the segments.
+            faulty.plan().add(Fault::hold(Call::Open, &gate).on("/log/0000"));
+            let retaining =
+                scope.spawn(|| world.log.retain_for_groups(&policy, world.now).unwrap());
+            gate.wait_for_arrival();
+            let declaring = scope.spawn(|| {
+                let spec = GroupSpec { start: 0, ..World::spec("late") };
+                let declared =
+                    Group::declare(&other.log, &spec, &other.options, other.now).unwrap();
+                if moved {
+                    declared.group.reset(0, other.now).unwrap();
+                }
+                other.log.first_seq()
+            });
+            // Whoever does not wait is through by then.
+            let tick = std::time::Duration::from_millis(5);
+            for _ in (0..40).take_while(|_| !declaring.is_finished()) {
+                other.log.wait(other.log.mark(), Some(tick)).unwrap();
+            }
+            gate.open();
+            let removed = retaining.join().unwrap();
+            let found = declaring.join().unwrap();
+            assert!(removed.segments > 3, "{removed:?}");
+            assert_eq!(other.log.first_seq(), found, "what it found is still there");
+            let mut member = other.join("late");
+            assert_eq!(other.seqs(&mut member, 1), [(found, 1)]);
+        });
+    }
 }
 
 fn take_the_reserve(world: &World) {

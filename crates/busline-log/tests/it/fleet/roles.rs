@@ -416,9 +416,8 @@ pub(crate) fn keep() {
         let gone = life.log.collect_groups(now).expect("they can be looked at");
         let wrong: Vec<_> = gone.iter().filter(|name| !name.starts_with("listener")).collect();
         assert!(wrong.is_empty(), "{wrong:?} are in use");
-        let keep_from = life.log.groups_floor(now).expect("they can be looked at");
-        let policy = RetainPolicy { max_age: None, max_bytes: Some(KEEP_BYTES), keep_from };
-        let removed = life.log.retain(&policy, now.wall_us).expect("it can be removed");
+        let policy = RetainPolicy { max_bytes: Some(KEEP_BYTES), ..RetainPolicy::default() };
+        let removed = life.log.retain_for_groups(&policy, now).expect("it can be removed");
         say(&format!("kept {} {} {}", gone.len(), removed.segments, removed.first_seq));
         life.wait(mark);
     }

@@ -1,5 +1,5 @@
 //! The kill test: processes that publish, consume, listen and read one bus are killed at random
-//! moments, again and again, and then every promise is accounted for.
+//! moments, or stopped and continued, again and again, and then every promise is accounted for.
 
 pub(crate) mod consuming;
 mod ledger;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use busline::transport::GroupInfo;
 use busline::{Bus, Position, Record, Topic};
 use busline_log::storage::FsStorage;
+use rustix::process::Signal;
 
 use crate::harness::{self, DEADLINE, Fleet, Random, Task, is_long, now, runtime};
 use consuming::GROUPS;
@@ -26,6 +27,9 @@ struct Battle {
     url: String,
     names: usize,
     kills: u64,
+    /// Those who are stopped, and until when.
+    stopped: Vec<(usize, Duration)>,
+    stops: u64,
 }
 
 #[test]
@@ -35,10 +39,11 @@ fn what_was_promised_holds_when_processes_are_killed_at_any_moment() {
     let url = harness::url(directory.path(), "segment_bytes=65536");
     let (fleet, ledger) = (Fleet::new(), Ledger::default());
     let random = Random::for_test("kill");
-    let mut battle = Battle { fleet, ledger, random, url, names: 0, kills: 0 };
+    let mut battle =
+        Battle { fleet, ledger, random, url, names: 0, kills: 0, stopped: Vec::new(), stops: 0 };
     let started = now();
     battle.begin();
-    let kills = if is_long() { 300 } else { 50 };
+    let kills = if is_long() { 500 } else { 50 };
     while battle.kills < kills {
         battle.strike();
     }
@@ -47,8 +52,9 @@ fn what_was_promised_holds_when_processes_are_killed_at_any_moment() {
     sums.check(&battle);
     let seconds = (now() - started).as_secs_f64();
     println!(
-        "{} kills in {:.1} s, all in {seconds:.1} s: {sums:?}",
+        "{} kills and {} stops in {:.1} s, all in {seconds:.1} s: {sums:?}",
         battle.kills,
+        battle.stops,
         fought.as_secs_f64()
     );
 }
@@ -101,6 +107,10 @@ impl Battle {
         let a_moment = Duration::from_micros(self.random.below(5000));
         self.listen(a_moment);
         let running = self.fleet.running();
+        if self.random.once_in(3) {
+            let victim = *self.random.pick(&running);
+            self.stop(victim);
+        }
         let victims = match self.random.below(20) {
             0 => running,
             1..=3 => vec![*self.random.pick(&running), *self.random.pick(&running)],
@@ -110,6 +120,7 @@ impl Battle {
         for victim in victims {
             if self.fleet.running().contains(&victim) {
                 tasks.push((victim, self.fleet.task(victim).clone()));
+                self.stopped.retain(|(stopped, _)| *stopped != victim);
                 self.fleet.kill(victim);
                 self.kills += 1;
             }
@@ -130,6 +141,23 @@ impl Battle {
         }
     }
 
+    /// Stops somebody for less than a lease, wherever he is at this moment.
+    fn stop(&mut self, victim: usize) {
+        if self.stopped.iter().all(|(stopped, _)| *stopped != victim) {
+            self.fleet.signal(victim, Signal::STOP);
+            self.stops += 1;
+            let until = now() + Duration::from_millis(self.random.below(300));
+            self.stopped.push((victim, until));
+        }
+    }
+
+    /// Continues those whose time is over.
+    fn continue_stopped(&mut self, time: Duration) {
+        for (id, _) in self.stopped.extract_if(.., |(_, until)| *until <= time) {
+            self.fleet.signal(id, Signal::CONT);
+        }
+    }
+
     fn followed_to(&self) -> Option<String> {
         let last = self.ledger.followed.last()?;
         let offset: busline::Offset = last.text.parse().unwrap();
@@ -137,6 +165,7 @@ impl Battle {
     }
 
     fn listen(&mut self, at_most: Duration) {
+        self.continue_stopped(now());
         if let Some((id, event)) = self.fleet.next(at_most) {
             self.ledger.hear(id, self.fleet.task(id), event);
         }
@@ -152,6 +181,7 @@ impl Battle {
 
     /// Publishers stop; when everything is settled and seen the others stop; then the account.
     fn end(&mut self, directory: &Path) -> Sums {
+        self.continue_stopped(Duration::MAX);
         for id in self.fleet.running() {
             if matches!(self.fleet.task(id), Task::Publish { .. } | Task::Churn { .. }) {
                 self.fleet.stop(id);
