@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::measure::Samples;
+use crate::plot::Kind;
 use crate::report::{Report, Row, number, ratio, with_spread};
 use crate::{Result, plot, problem};
 
@@ -103,7 +104,51 @@ pub(crate) fn write(root: &Path, context: &Context, report: &Report) -> Result<(
         std::fs::write(&path, text).map_err(|error| problem(&path, &error))
     };
     write("log.md", &markdown(context, report, picture.is_some()))?;
-    picture.map_or(Ok(()), |picture| write("log.svg", &picture))
+    if let Some(picture) = picture {
+        write("log.svg", &picture)?;
+    }
+    let readme = root.join("README.md");
+    let text = std::fs::read_to_string(&readme).map_err(|error| problem(&readme, &error))?;
+    let text = with_essence(&text, &essence(report))?;
+    std::fs::write(&readme, text).map_err(|error| problem(&readme, &error))
+}
+
+const START: &str = "<!-- bench: written by `cargo xtask bench log --write`, do not edit -->\n";
+const END: &str = "<!-- end of the bench -->\n";
+
+/// The README with another table between its marks.
+fn with_essence(readme: &str, table: &str) -> Result<String> {
+    let parts = readme.split_once(START).and_then(|(before, rest)| {
+        rest.split_once(END).map(|(_, after)| format!("{before}{START}\n{table}\n{END}{after}"))
+    });
+    parts.ok_or_else(|| "README.md has no marks for the table of the benchmarks".to_owned())
+}
+
+/// A row for each work that the picture shows: the log, the limit of the machine, the best of the others.
+fn essence(report: &Report) -> String {
+    let mut text =
+        "| messages a second | survives | Busline | bare system calls | best of the others |\n\
+                    |---|---|---|---|---|\n"
+            .to_owned();
+    for group in plot::groups(report) {
+        let Some(busline) = group.best(Kind::Busline) else { continue };
+        let cell = |kind| match group.best(kind) {
+            Some(bar) => {
+                let times = ratio(busline.value / bar.value);
+                format!("{} ({}): {times} x", number(bar.value), bar.label)
+            }
+            None => "-".to_owned(),
+        };
+        text += &format!(
+            "| {} | {} | **{}** | {} | {} |\n",
+            group.work,
+            if group.durability.is_empty() { "-" } else { group.durability },
+            number(busline.value),
+            cell(Kind::Limit),
+            cell(Kind::Peer),
+        );
+    }
+    text
 }
 
 fn markdown(context: &Context, report: &Report, has_picture: bool) -> String {
@@ -199,6 +244,17 @@ mod tests {
         assert_eq!(lines[0]["context"][0], "machine");
         assert_eq!(lines[1]["goal"]["verdict"], "MISSED");
         assert_eq!(lines[2]["beside_it"]["median"], 0.5);
+    }
+
+    #[test]
+    fn the_readme_gets_the_essence() {
+        let readme = format!("# A\n{START}old\n{END}end\n");
+        let text = with_essence(&readme, &essence(&report())).expect("it has marks");
+        let row = "| publish 100 B, one a call | crash of the process | **1.00** | \
+                   4.00 (write(2) each): 0.25 x | 0.50 (fjall, one a call): 2.00 x |\n";
+        assert!(text.starts_with("# A\n") && text.ends_with("end\n"), "{text}");
+        assert!(text.contains(row) && !text.contains("old"), "{text}");
+        assert!(with_essence("# A\n", "").is_err());
     }
 
     #[test]

@@ -27,10 +27,10 @@ const ALONE: &[Peer] = &[
 
 /// Peers with 64 publishers at once: so many messages each are enough to know their speed.
 const MANY: &[(Peer, u64)] = &[
-    (Peer::new("fjall, 64 threads", "fjall", Sync::Power), 50),
-    (Peer::new("SQLite FULL, 64 threads", "sqlite", Sync::Power), 50),
-    (Peer::new("LMDB, 64 threads", "lmdb", Sync::Power), 50),
-    (Peer::new("redb, 64 threads", "redb", Sync::Power), 50),
+    (Peer::new("fjall, 64 threads", "fjall", Sync::Power), 25),
+    (Peer::new("SQLite FULL, 64 threads", "sqlite", Sync::Power), 25),
+    (Peer::new("LMDB, 64 threads", "lmdb", Sync::Power), 25),
+    (Peer::new("redb, 64 threads", "redb", Sync::Power), 25),
     (Peer::new("Redis always, 64 connections", "redis", Sync::Power), 200),
 ];
 

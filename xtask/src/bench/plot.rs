@@ -34,9 +34,12 @@ const STYLE: &str = "\
 
 /// What a bar stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    /// The log.
     Busline,
+    /// Bare system calls.
     Limit,
+    /// Another store.
     Peer,
 }
 
@@ -50,22 +53,43 @@ impl Kind {
     }
 }
 
+/// One figure of a work.
 #[derive(Debug)]
-struct Bar {
-    label: String,
-    value: f64,
-    kind: Kind,
+pub(crate) struct Bar {
+    /// Whose it is.
+    pub(crate) label: String,
+    /// Messages a second.
+    pub(crate) value: f64,
+    /// What it stands for.
+    pub(crate) kind: Kind,
 }
 
+/// All figures of one work, the greatest first.
 #[derive(Debug)]
-struct Group {
-    title: String,
-    bars: Vec<Bar>,
+pub(crate) struct Group {
+    /// The work.
+    pub(crate) work: &'static str,
+    /// What a message survives; empty if none is published.
+    pub(crate) durability: &'static str,
+    /// Busline's and those beside it.
+    pub(crate) bars: Vec<Bar>,
+}
+
+impl Group {
+    /// The greatest figure of a kind.
+    pub(crate) fn best(&self, kind: Kind) -> Option<&Bar> {
+        self.bars.iter().find(|bar| bar.kind == kind)
+    }
+}
+
+/// The works that are shown and were measured.
+pub(crate) fn groups(report: &Report) -> Vec<Group> {
+    SHOWN.iter().filter_map(|shown| group(report, *shown)).collect()
 }
 
 /// The picture; `None` when nothing that it shows was measured.
 pub(crate) fn svg(report: &Report) -> Option<String> {
-    let groups: Vec<Group> = SHOWN.iter().filter_map(|shown| group(report, *shown)).collect();
+    let groups = groups(report);
     let values = || groups.iter().flat_map(|group| group.bars.iter().map(|bar| bar.value));
     let (least, greatest) = values().fold((f64::MAX, 0.0_f64), |(least, greatest), value| {
         (least.min(value), greatest.max(value))
@@ -78,7 +102,11 @@ pub(crate) fn svg(report: &Report) -> Option<String> {
     let mut body = String::new();
     let mut y = 46;
     for group in &groups {
-        body += &text(10, y, "title", &group.title);
+        let survives = match group.durability {
+            "" => String::new(),
+            durability => format!(" — survives {durability}"),
+        };
+        body += &text(10, y, "title", &format!("{}{survives}", group.work));
         for bar in &group.bars {
             y += LINE;
             body += &bar_line(y, bar, &scale);
@@ -94,7 +122,7 @@ pub(crate) fn svg(report: &Report) -> Option<String> {
     ))
 }
 
-fn group(report: &Report, (work, durability): (&str, &str)) -> Option<Group> {
+fn group(report: &Report, (work, durability): (&'static str, &'static str)) -> Option<Group> {
     let is_shown = |row: &&Row| {
         let figure = &row.figure;
         (figure.work.as_str(), figure.durability, figure.unit) == (work, durability, "msg/s")
@@ -110,9 +138,7 @@ fn group(report: &Report, (work, durability): (&str, &str)) -> Option<Group> {
     }));
     bars.retain(|bar| bar.value.is_finite() && bar.value > 0.0);
     bars.sort_by(|a, b| b.value.total_cmp(&a.value));
-    let survives =
-        if durability.is_empty() { String::new() } else { format!(" — survives {durability}") };
-    Some(Group { title: format!("{work}{survives}"), bars })
+    Some(Group { work, durability, bars })
 }
 
 /// From powers of ten to places.
