@@ -276,7 +276,7 @@ impl Inner {
             if self.control.generation() != generation {
                 continue;
             }
-            cached.table = Arc::new(loaded?);
+            cached.table = Arc::new(Table { generation, ..loaded? });
             // While a change is under way (or its holder died) the listing may be stale at once.
             cached.generation = (!is_odd(generation)).then_some(generation);
             return Ok(Arc::clone(&cached.table));

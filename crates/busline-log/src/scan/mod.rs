@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Fault, FrameHeader, take_record};
 use crate::keys::KeySet;
 use crate::log::{Inner, Log};
-use crate::segment::{FRAMES_START, FrameReader, ReadError, SegmentInfo};
+use crate::segment::{FRAMES_START, FrameReader, ReadError, SegmentInfo, Table};
 use crate::storage::OpenMode;
 
 const OP: &str = "read a log";
@@ -358,7 +358,6 @@ impl Scanner {
     /// Goes to the next segment when this one ends here; true when it did.
     fn has_moved_on(&mut self) -> Result<bool> {
         if self.has_changed() {
-            let generation = self.inner().control.generation();
             let table = self.inner().table()?;
             if let Some(current) = &mut self.current {
                 if table.get(current.info.base()).is_none() {
@@ -367,7 +366,7 @@ impl Scanner {
                     return Ok(true);
                 }
                 current.end = table.end_of(current.info.base());
-                current.generation = generation;
+                current.generation = table.generation;
             }
         }
         let Some(current) = &self.current else {
@@ -384,16 +383,13 @@ impl Scanner {
         if next.header.prev_end > self.seq {
             return Err(self.missing());
         }
-        let next = Arc::clone(next);
-        let end = table.end_of(next.base());
-        self.open(next, end)?;
+        self.open(&table, next)?;
         self.seq = self.pos_seq;
         Ok(true)
     }
 
-    /// Opens a segment at its first frame.
-    fn open(&mut self, info: Arc<SegmentInfo>, end: Option<u64>) -> Result<()> {
-        let generation = self.inner().control.generation();
+    /// Opens a segment of the table at its first frame.
+    fn open(&mut self, table: &Table, info: &Arc<SegmentInfo>) -> Result<()> {
         let file = self.inner().storage.open(&info.path, OpenMode::Read).map_err(|e| {
             if e.kind() == std::io::ErrorKind::NotFound && info.base() < self.log.first_seq() {
                 return self.removed();
@@ -404,8 +400,9 @@ impl Scanner {
         self.frame = None;
         self.pos = FRAMES_START;
         self.pos_seq = info.base();
-        // The end was looked up before; if it was not known then, it is looked up at the next change.
-        self.current = Some(Current { info, end, generation, note_pos: 0 });
+        // Without an end it is looked up again once the structure is no longer the one of the table.
+        let (end, generation) = (table.end_of(info.base()), table.generation);
+        self.current = Some(Current { info: Arc::clone(info), end, generation, note_pos: 0 });
         Ok(())
     }
 

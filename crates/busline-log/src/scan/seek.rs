@@ -81,7 +81,7 @@ impl Scanner {
         let older = table.segments.partition_point(|info| info.header.prev_time_us < time_us);
         let chosen = older.checked_sub(1).and_then(|at| table.segments.get(at));
         if let Some(info) = chosen {
-            self.open(Arc::clone(info), table.end_of(info.base()))?;
+            self.open(&table, info)?;
             self.inner().touch_index(info);
             if let Some(place) = info.index().before_time(time_us) {
                 (self.pos, self.pos_seq) = (place.pos, place.seq);
@@ -151,19 +151,17 @@ impl Scanner {
             return Err(self.missing());
         };
         let mut info = info;
-        let mut end = table.end_of(info.base());
         if let Some(next) = table.after(info.base())
             && next.header.prev_end <= seq
         {
             // In the gap between two segments.
             self.seq = next.base();
-            end = table.end_of(next.base());
             info = next;
         }
         let here = self.current.as_ref().is_some_and(|c| Arc::ptr_eq(&c.info, info));
         if !(here && self.pos_seq <= self.seq) {
-            let (seq, info) = (self.seq, Arc::clone(info));
-            self.open(info, end)?;
+            let seq = self.seq;
+            self.open(&table, info)?;
             self.seq = seq;
         }
         self.inner().touch_index(info);

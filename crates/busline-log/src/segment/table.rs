@@ -37,6 +37,8 @@ impl SegmentInfo {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     pub(crate) segments: Vec<Arc<SegmentInfo>>,
+    /// The generation of the structure that it was read in.
+    pub(crate) generation: u64,
 }
 
 impl Table {
@@ -84,7 +86,7 @@ impl Table {
             }
         }
         kept.reverse();
-        Self { segments: kept }
+        Self { segments: kept, generation: 0 }
     }
 
     /// The segment with exactly this base.

@@ -16,6 +16,7 @@ mod model;
 mod processes;
 mod races;
 mod records;
+mod schedules;
 mod small_files;
 mod stop;
 mod support;
