@@ -22,7 +22,7 @@ pub use faulty::{Call, Fault, FaultPlan, FaultyStorage, Gate};
 pub(crate) use fork::ForkGuard;
 #[cfg(unix)]
 pub use fs::FsStorage;
-pub use mem::{MemOp, MemStorage};
+pub use mem::{MemOp, MemStorage, Unsynced};
 
 use std::fmt;
 use std::io;

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::page::PageWords;
+use super::record::{Choice, Unsynced};
 
 /// The unit that a medium writes as a whole or not at all.
 const SECTOR: usize = 512;
 
-type Sector = [u8; SECTOR];
+/// Images, like the content itself, are shared by the copies of a medium until one of them writes.
+type Sector = Arc<[u8; SECTOR]>;
 
 /// The content of one file.
 ///
@@ -19,8 +22,8 @@ type Sector = [u8; SECTOR];
 /// the same way, apart from the data.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
+    now: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     dirty: BTreeMap<usize, Vec<Sector>>,
     lens: Vec<usize>,
     /// The words of a file that is mapped; they are the truth for as long as they are there.
@@ -50,10 +53,10 @@ impl Content {
         self.refresh();
         let end = at.saturating_add(buf.len());
         if end > self.now.len() {
-            self.now.resize(end, 0);
+            Arc::make_mut(&mut self.now).resize(end, 0);
             self.lens.push(end);
         }
-        if let Some(place) = self.now.get_mut(at..end) {
+        if let Some(place) = Arc::make_mut(&mut self.now).get_mut(at..end) {
             place.copy_from_slice(buf);
         }
         self.mark_dirty(at..end);
@@ -66,7 +69,7 @@ impl Content {
         if len == old {
             return;
         }
-        self.now.resize(len, 0);
+        Arc::make_mut(&mut self.now).resize(len, 0);
         self.lens.push(len);
         if len < old {
             self.mark_dirty(len..old);
@@ -78,11 +81,11 @@ impl Content {
         self.refresh();
         for (index, images) in std::mem::take(&mut self.dirty) {
             if let Some(image) = images.last() {
-                put(&mut self.durable, index, image);
+                put(Arc::make_mut(&mut self.durable), index, image);
             }
         }
         self.lens.clear();
-        self.durable.resize(self.now.len(), 0);
+        Arc::make_mut(&mut self.durable).resize(self.now.len(), 0);
     }
 
     /// What a failed fsync leaves on Linux: the pages count as clean, so no later sync writes them, and
@@ -92,24 +95,24 @@ impl Content {
         self.dirty.clear();
     }
 
-    /// A loss of power.
-    pub(super) fn crash(&mut self, choice: &mut dyn FnMut(usize) -> usize) {
+    /// A loss of power; `path` is where the file is found after it.
+    pub(super) fn crash(&mut self, path: &Path, choice: &mut Choice<'_>) {
         self.refresh();
         self.page = None;
-        let mut pick = |count: usize| choice(count).min(count - 1);
+        let mut pick = |what: Unsynced<'_>, count: usize| choice(what, count).min(count - 1);
         let lens = std::mem::take(&mut self.lens);
-        let len = match pick(lens.len() + 1) {
+        let len = match pick(Unsynced::Length(path), lens.len() + 1) {
             0 => self.durable.len(),
             chosen => lens.get(chosen - 1).copied().unwrap_or(self.durable.len()),
         };
         for (index, images) in std::mem::take(&mut self.dirty) {
-            let chosen = pick(images.len() + 1);
+            let chosen = pick(Unsynced::Sector(path, index), images.len() + 1);
             if let Some(image) = chosen.checked_sub(1).and_then(|chosen| images.get(chosen)) {
-                put(&mut self.durable, index, image);
+                put(Arc::make_mut(&mut self.durable), index, image);
             }
         }
-        self.durable.resize(len, 0);
-        self.now.clone_from(&self.durable);
+        Arc::make_mut(&mut self.durable).resize(len, 0);
+        self.now = Arc::clone(&self.durable);
     }
 
     /// The words of the file as a shared page; None when it is longer than one.
@@ -143,8 +146,8 @@ impl Content {
             Arc::new(page)
         });
         Self {
-            now: self.now.clone(),
-            durable: self.durable.clone(),
+            now: Arc::clone(&self.now),
+            durable: Arc::clone(&self.durable),
             dirty: self.dirty.clone(),
             lens: self.lens.clone(),
             page,
@@ -162,7 +165,10 @@ impl Content {
             .enumerate()
             .filter_map(|(index, (new, old))| (new != old).then_some(index))
             .collect();
-        if let Some(place) = self.now.get_mut(..bytes.len()) {
+        if changed.is_empty() {
+            return;
+        }
+        if let Some(place) = Arc::make_mut(&mut self.now).get_mut(..bytes.len()) {
             place.copy_from_slice(&bytes);
         }
         for index in changed {
@@ -181,10 +187,11 @@ impl Content {
         for index in bytes.start / SECTOR..bytes.end.div_ceil(SECTOR) {
             let mut image = [0; SECTOR];
             let rest = self.now.get(index * SECTOR..).unwrap_or_default();
-            for (to, from) in image.iter_mut().zip(rest) {
-                *to = *from;
+            let rest = rest.get(..SECTOR).unwrap_or(rest);
+            if let Some(place) = image.get_mut(..rest.len()) {
+                place.copy_from_slice(rest);
             }
-            self.dirty.entry(index).or_default().push(image);
+            self.dirty.entry(index).or_default().push(Arc::new(image));
         }
     }
 }
@@ -195,7 +202,7 @@ fn put(durable: &mut Vec<u8>, index: usize, image: &Sector) {
         durable.resize(end, 0);
     }
     if let Some(place) = durable.get_mut(start..end) {
-        place.copy_from_slice(image);
+        place.copy_from_slice(image.as_slice());
     }
 }
 
@@ -220,7 +227,7 @@ mod tests {
         // The first sector as of the first write, the second one not at all.
         let mut answers = [0, 1, 0].into_iter();
         let mut counts = Vec::new();
-        content.crash(&mut |count| {
+        content.crash(Path::new("f"), &mut |_, count| {
             counts.push(count);
             answers.next().unwrap()
         });
@@ -234,7 +241,7 @@ mod tests {
             let mut content = Content::default();
             content.write(&[9; 5], 0);
             let mut answers = answers.into_iter();
-            content.crash(&mut |_| answers.next().unwrap());
+            content.crash(Path::new("f"), &mut |_, _| answers.next().unwrap());
             assert_eq!(text(&mut content), expected);
         }
     }
@@ -248,7 +255,7 @@ mod tests {
         content.sync();
         content.truncate(700);
         content.sync();
-        content.crash(&mut |count| count - 1);
+        content.crash(Path::new("f"), &mut |_, count| count - 1);
         assert_eq!(text(&mut content), [vec![1; 100], vec![0; 600]].concat());
     }
 
@@ -260,7 +267,7 @@ mod tests {
         content.write(&[2; 512], 512);
         content.sync();
         assert_eq!(text(&mut content), [vec![1; 512], vec![2; 512]].concat());
-        content.crash(&mut |count| count - 1);
+        content.crash(Path::new("f"), &mut |_, count| count - 1);
         assert_eq!(text(&mut content), [vec![0; 512], vec![2; 512]].concat());
     }
 }

@@ -9,7 +9,7 @@ use super::Process;
 use super::content::Content;
 use super::handle::BellNode;
 use super::life::Life;
-use super::record::MemOp;
+use super::record::{Choice, MemOp, Unsynced};
 
 const ROOT: u64 = 0;
 
@@ -250,15 +250,16 @@ impl Medium {
     ///
     /// A change of a name that is lost takes with it all later ones that build on it (of the same name
     /// or the same file), as a file system with a journal guarantees; the others are independent.
-    pub(super) fn crash(&mut self, choice: &mut dyn FnMut(usize) -> usize) {
+    pub(super) fn crash(&mut self, choice: &mut Choice<'_>) {
         let mut lost_names = BTreeSet::new();
         let mut lost_nodes = BTreeSet::new();
-        for op in std::mem::take(&mut self.pending) {
+        for (at, op) in std::mem::take(&mut self.pending).into_iter().enumerate() {
             let depends = op.iter().any(|change| {
                 lost_names.contains(&(change.dir, change.name.clone()))
                     || change.ids().any(|id| lost_nodes.contains(&id))
             });
-            if !depends && choice(2) > 0 {
+            let name = op.last().map_or("", |change| change.name.as_str());
+            if !depends && choice(Unsynced::Name(at, name), 2) > 0 {
                 self.make_durable(op);
                 continue;
             }
@@ -270,7 +271,7 @@ impl Medium {
         self.locks.clear();
         self.boots += 1;
         let mut reached = BTreeMap::new();
-        self.settle_dir(ROOT, &mut reached, choice);
+        self.settle_dir(ROOT, Path::new("/"), &mut reached, choice);
         self.dirs = reached;
     }
 
@@ -309,14 +310,16 @@ impl Medium {
     fn settle_dir(
         &mut self,
         id: u64,
+        path: &Path,
         reached: &mut BTreeMap<u64, Dir>,
-        choice: &mut dyn FnMut(usize) -> usize,
+        choice: &mut Choice<'_>,
     ) {
         let Some(dir) = self.dirs.remove(&id) else { return };
-        for entry in dir.durable.values() {
+        for (name, entry) in &dir.durable {
+            let path = path.join(name);
             match entry {
-                Entry::Dir(child) => self.settle_dir(*child, reached, choice),
-                Entry::File(file) => file.content().crash(choice),
+                Entry::Dir(child) => self.settle_dir(*child, &path, reached, choice),
+                Entry::File(file) => file.content().crash(&path, choice),
                 Entry::Bell(_) => {}
             }
         }

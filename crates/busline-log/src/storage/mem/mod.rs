@@ -9,7 +9,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use record::MemOp;
+pub use record::{MemOp, Unsynced};
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -95,6 +95,11 @@ impl MemStorage {
     /// and reordered, and a length that arrived without its data leaves zeros. The order of the questions
     /// is a function of what was done before.
     pub fn crash(&self, choice: &mut dyn FnMut(usize) -> usize) {
+        self.crash_by(&mut |_, count| choice(count));
+    }
+
+    /// [`MemStorage::crash`], told what it is asked about.
+    pub fn crash_by(&self, choice: &mut dyn FnMut(Unsynced<'_>, usize) -> usize) {
         let mut medium = self.shared.medium();
         let processes: Vec<_> =
             medium.processes.iter().filter_map(std::sync::Weak::upgrade).collect();

@@ -30,7 +30,11 @@ impl PageWords {
     }
 
     pub(super) fn load(&self) -> Vec<u8> {
-        self.words.iter().flat_map(|word| word.load(Ordering::SeqCst).to_ne_bytes()).collect()
+        let mut bytes = vec![0; Self::BYTES];
+        for (place, word) in bytes.chunks_exact_mut(size_of::<u64>()).zip(self.words.iter()) {
+            place.copy_from_slice(&word.load(Ordering::SeqCst).to_ne_bytes());
+        }
+        bytes
     }
 
     /// Stores the words that lie in the range, wholly or in part.

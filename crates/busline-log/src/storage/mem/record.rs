@@ -1,6 +1,6 @@
-//! The list of what was done to a medium in memory, for tests that look at the order of things.
+//! What was done to a medium in memory, and what of it a loss of power asks about.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// One change of the medium. Paths are the ones that were used to name or open the file.
@@ -43,3 +43,19 @@ pub enum MemOp {
     /// A directory was removed with all that was in it.
     RemoveDirAll(PathBuf),
 }
+
+/// Something that was not synced when the power failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Unsynced<'a> {
+    /// A change of directories: the how manyth since the last one that is durable, and the name that it
+    /// concerns last. It arrived or not.
+    Name(usize, &'a str),
+    /// The length of a file: the durable one, or one of those that it had since.
+    Length(&'a Path),
+    /// A sector of 512 bytes of a file, by its number: what is durable, or what one of the writes since made it.
+    Sector(&'a Path, usize),
+}
+
+/// Picks one of so many outcomes, 0 being that nothing arrived.
+pub(super) type Choice<'a> = dyn FnMut(Unsynced<'_>, usize) -> usize + 'a;
