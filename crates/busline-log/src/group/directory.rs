@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::files::without_format;
+use crate::log::make_dir;
 use crate::storage::StorageLock;
 use crate::{Access, Error, ErrorKind, Log, Removed, Result, RetainPolicy};
 
@@ -186,11 +187,12 @@ impl StructureLock {
         let groups = names::groups_dir(log);
         let io = |error| Error::io("lock groups", &groups, error);
         let storage = log.storage();
-        if !storage.exists(&groups).map_err(io)? {
-            storage.create_dir_all(&groups).map_err(io)?;
-            storage.sync_dir(log.dir()).map_err(io)?;
+        let lock = names::structure_lock(&groups);
+        // Made after the directory is durable: whoever made that may have died before.
+        if !storage.exists(&lock).map_err(io)? {
+            make_dir(storage.as_ref(), &groups).map_err(io)?;
         }
-        let lock = storage.lock_file(&names::structure_lock(&groups)).map_err(io)?;
+        let lock = storage.lock_file(&lock).map_err(io)?;
         lock.lock().map_err(io)?;
         Ok(Self { _lock: lock })
     }

@@ -24,13 +24,13 @@ pub(super) fn fill(journal: &Log) -> bool {
     }
     // Bytes that no file system stores in less room than they have.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let noise = std::iter::repeat_with(|| {
+    let mut bytes = vec![0; BYTES];
+    for word in bytes.chunks_exact_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    });
-    let bytes: Vec<u8> = noise.take(BYTES / 8).flatten().collect();
+        word.copy_from_slice(&state.to_le_bytes());
+    }
     let filled = file.write_all_at(&bytes, 0).is_ok();
     drop(file);
     if !filled {

@@ -280,8 +280,9 @@ fn lay_out(storage: &dyn Storage, dir: &Path, label: &[u8], now_us: i64) -> Resu
         .map_err(|e| Error::io(CREATE, &dir.join(FORMAT), e))
 }
 
-/// Makes a directory and its missing parents, durably.
-fn make_dir(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
+/// Makes a directory and its missing parents, durably, one after the other: so of those that are there only
+/// the last one's name may not be durable, when whoever made it died before he could sync it.
+pub(crate) fn make_dir(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
     let mut missing = Vec::new();
     let mut at = Some(dir);
     while let Some(path) = at.filter(|path| !path.as_os_str().is_empty()) {
@@ -291,8 +292,15 @@ fn make_dir(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
         missing.push(path);
         at = path.parent();
     }
-    storage.create_dir_all(dir)?;
-    for path in missing {
+    if let Some(last) = at.filter(|path| path.parent().is_some()) {
+        match storage.sync_dir(parent_of(last)) {
+            // Above what is ours: a directory that may be passed through and not be read.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    for path in missing.into_iter().rev() {
+        storage.create_dir_all(path)?;
         storage.sync_dir(parent_of(path))?;
     }
     Ok(())

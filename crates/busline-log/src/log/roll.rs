@@ -131,22 +131,32 @@ impl AppendGuard<'_> {
                 Walk { seq: tail.seq, pos: tail.pos, last_time_us: tail.last_time_us, fault: None }
             }
         };
-        self.cut_file(&info, at.pos)?;
+        if self.cut_file(&info, at.pos)? {
+            // What was cut may be on the medium, as a whole, and another frame gets its place and its
+            // numbers: a loss of power must not bring back the wrong one of the two.
+            let active = self.active()?;
+            if let Err(e) = active.file.sync_all() {
+                self.inner.poison(OP, &info.path, &e);
+                return Err(self.inner.poisoned_now(OP, &info.path, e));
+            }
+        }
         control.end_append(tail.seq, at.pos, at.last_time_us);
         control.cancel_append();
         Ok(())
     }
 
-    fn cut_file(&mut self, info: &SegmentInfo, pos: u64) -> Result<()> {
+    /// Cuts what lies behind a position; whether there was something.
+    fn cut_file(&mut self, info: &SegmentInfo, pos: u64) -> Result<bool> {
         let io = |e| Error::io(OP, &info.path, e);
         let file = self.inner.storage.open(&info.path, OpenMode::ReadWrite).map_err(io)?;
-        if file.len().map_err(io)? > pos {
+        let longer = file.len().map_err(io)? > pos;
+        if longer {
             file.truncate(pos).map_err(io)?;
         }
         if let Some(active) = &mut self.writer.active {
             active.zeros_end = 0;
         }
-        Ok(())
+        Ok(longer)
     }
 
     /// Walks the frames that are visible; anything else than all of them is damage.

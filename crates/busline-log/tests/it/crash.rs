@@ -452,9 +452,35 @@ fn creating_is_whole_or_nothing() {
             let log = open(&storage);
             append(&log, 0..2).unwrap();
             assert_eq!(values(&log), [0, 1], "{changes} changes, seed {seed}");
+            // Also of the directories that the first one made.
+            log.commit(2).unwrap();
+            storage.crash(&mut |_| 0);
+            assert_eq!(values(&open(&storage)), [0, 1], "{changes} changes, seed {seed}");
             if created && seed == 3 {
                 return;
             }
         }
+    }
+}
+
+#[test]
+fn what_a_dead_writer_hid_never_takes_the_place_of_what_was_seen() {
+    for seed in 0..200 {
+        let storage = MemStorage::new();
+        let log = open(&storage.process());
+        append(&log, 0..1).unwrap();
+        log.commit(1).unwrap();
+        let victim = storage.process();
+        let doomed = open(&victim);
+        // All bytes of its frame arrive, and it dies before it says so.
+        victim.kill_after(0, 4_096);
+        append(&doomed, 90..91).unwrap_err();
+        victim.kill();
+        drop(doomed);
+        append(&log, 1..2).unwrap();
+        assert_eq!(read_all(&log), [(0, 0), (1, 1)]);
+        storage.crash_seeded(seed);
+        let found = read_all(&open(&storage));
+        assert!([(0, 0), (1, 1)].starts_with(&found), "seed {seed}: {found:?}");
     }
 }
