@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests are test code too
 
 mod crash;
+mod crash_points;
 mod damage;
 mod faults;
 mod fleet;
