@@ -110,11 +110,7 @@ impl Group {
             )
             .with("group", spec.name));
         }
-        let (declared, _) = Self::declare_with(log, spec, options, now, |_| Ok(()))?;
-        if declared.created {
-            declared.group.commit()?;
-        }
-        Ok(declared)
+        Ok(Self::declare_with(log, spec, options, now, |_| Ok(()))?.0)
     }
 
     /// Declares a group and joins it in one step, so that nobody finds it without a member.
@@ -128,11 +124,7 @@ impl Group {
         now: Now,
     ) -> Result<(Declared, Member)> {
         let join = |(txn, group): (&mut Txn<'_>, &Self)| Member::enter(txn, group);
-        let (declared, member) = Self::declare_with(log, spec, options, now, join)?;
-        if declared.created && spec.lifetime != Lifetime::Ephemeral {
-            declared.group.commit()?;
-        }
-        Ok((declared, member))
+        Self::declare_with(log, spec, options, now, join)
     }
 
     /// Grows with every change of the group, by anybody: who looked at it and sees the same number later
@@ -298,6 +290,8 @@ impl Group {
             directory::remove(log, &group.shared.dir)?;
             group = Self::make_anew(log, spec.name, options, now)?;
         }
+        let journal = &group.shared.journal;
+        let before = journal.next_seq();
         let (created, result) = group.shared.transact_unborn(now, |txn| {
             let created = txn.state().life == Life::Unborn;
             if created {
@@ -312,12 +306,11 @@ impl Group {
             }
             Ok((created, then((txn, &group))?))
         })?;
-        let groups = names::groups_dir(log);
-        if created {
-            let io = |error| Error::io("declare group", &groups, error);
-            log.storage().sync_dir(&groups).map_err(io)?;
-        }
         drop(lock);
+        if spec.lifetime != Lifetime::Ephemeral {
+            // Also when it was there: whoever made it may have died before it was durable.
+            journal.commit(if created { journal.next_seq() } else { before })?;
+        }
         Ok((Declared { group, created }, result))
     }
 

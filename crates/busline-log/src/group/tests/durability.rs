@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::group::tests::driver::{Dice, Hands, Ledger, act, drain, sorted, state, value};
 use crate::group::tests::world::World;
 use crate::storage::MemStorage;
-use crate::{Result, SeqRange, Settle, Settlement};
+use crate::{Group, Result, SeqRange, Settle, Settlement};
 
 /// Small, so that every few operations write a snapshot and remove what came before.
 const SNAPSHOT_BYTES: u64 = 600;
@@ -224,4 +224,33 @@ fn after_a_restart_of_the_machine_claims_are_over_and_delays_go_on() {
     assert_eq!(world.seqs(&mut member, 9), []);
     world.pass(1);
     assert_eq!(world.seqs(&mut member, 9), [(1, 2)]);
+}
+
+#[test]
+fn a_group_that_a_dead_process_began_is_durable_once_another_declared_it() {
+    let mut died = true;
+    let mut step = 0;
+    while died {
+        let world = World::new();
+        let doomed = world.other();
+        doomed.storage.kill_after(step, 0);
+        let spec = World::spec("g");
+        died = Group::declare(&doomed.log, &spec, &doomed.options, doomed.now).is_err();
+        doomed.storage.kill();
+        drop(doomed);
+        // Closing its handle would sync it.
+        let _kept = match step % 2 {
+            0 => (world.declare("g"), None),
+            _ => {
+                let joined = Group::declare_and_join(&world.log, &spec, &world.options, world.now);
+                let (declared, member) = joined.unwrap();
+                (declared.group, Some(member))
+            }
+        };
+        let storage = world.storage.snapshot();
+        storage.crash(&mut |_| 0);
+        assert_eq!(World::on(&storage).open("g").config().unwrap().bytes, b"all", "{step}");
+        step += 1;
+    }
+    assert!(step > 20, "{step}");
 }
