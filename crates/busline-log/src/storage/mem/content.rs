@@ -105,7 +105,15 @@ impl Content {
             0 => self.durable.len(),
             chosen => lens.get(chosen - 1).copied().unwrap_or(self.durable.len()),
         };
-        for (index, images) in std::mem::take(&mut self.dirty) {
+        for (index, mut images) in std::mem::take(&mut self.dirty) {
+            // What makes no difference is not asked.
+            images.dedup();
+            if images.first().is_some_and(|image| self.holds(index, image)) {
+                images.remove(0);
+            }
+            if images.is_empty() {
+                continue;
+            }
             let chosen = pick(Unsynced::Sector(path, index), images.len() + 1);
             if let Some(image) = chosen.checked_sub(1).and_then(|chosen| images.get(chosen)) {
                 put(Arc::make_mut(&mut self.durable), index, image);
@@ -113,6 +121,13 @@ impl Content {
         }
         Arc::make_mut(&mut self.durable).resize(len, 0);
         self.now = Arc::clone(&self.durable);
+    }
+
+    /// Whether a sector is on the medium already; beyond the end there are zeros.
+    fn holds(&self, index: usize, image: &Sector) -> bool {
+        let there = self.durable.get(index * SECTOR..).unwrap_or_default();
+        let (same, rest) = image.split_at(there.len().min(SECTOR));
+        there.starts_with(same) && rest.iter().all(|byte| *byte == 0)
     }
 
     /// The words of the file as a shared page; None when it is longer than one.

@@ -34,7 +34,7 @@ fn bound() -> Bound {
     if is_long() {
         Bound { full: 4_096, pairs: 400, random: 40 }
     } else {
-        Bound { full: 64, pairs: 8, random: 4 }
+        Bound { full: 32, pairs: 6, random: 3 }
     }
 }
 
@@ -96,7 +96,7 @@ fn recoveries_at_every_change() {
 
 #[test]
 fn crashes_inside_of_recovery() {
-    let depth = Depth { levels: 1, one_of: if is_long() { 1 } else { 40 } };
+    let depth = Depth { levels: 1, one_of: if is_long() { 1 } else { 60 } };
     prove("inside of recovery", &tiny(SyncMode::Always), &writers(), depth, 900);
 }
 

@@ -46,7 +46,8 @@ impl Question {
 
 fn is_meaningless(name: &str) -> bool {
     name.ends_with(".lock")
-        || matches!(name, "control" | "reserve" | "holders" | "members" | "bells")
+        || name.starts_with("holder.")
+        || matches!(name, "control" | "reserve" | "members" | "bells")
         || name.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 

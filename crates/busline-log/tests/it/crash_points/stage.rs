@@ -307,15 +307,23 @@ impl Stage {
         match *step {
             Step::Declare(p, name, config) => {
                 let start = self.open(p)?.first_seq();
-                self.change(p, name, |stage, now| {
+                let before = self.recorder.learn(|known| known.group(name).history.len() - 1);
+                let created = self.change(p, name, |stage, now| {
                     let (config, lifetime) = (config.as_bytes(), Lifetime::Durable);
                     let spec = GroupSpec { name, config, start, lifetime };
                     let log = stage.processes[p].log.clone().expect("it is open");
                     let declared = Group::declare(&log, &spec, &stage.setting.groups, now)?;
                     stage.processes[p].groups.insert(name, declared.group);
-                    Ok(())
+                    Ok(declared.created)
                 })?;
-                self.durable(name);
+                if created {
+                    self.durable(name);
+                } else if self.setting.options.sync == SyncMode::Always {
+                    self.learn(|known| {
+                        let group = known.group(name);
+                        group.durable = group.durable.max(before);
+                    });
+                }
             }
             Step::Configure(p, name, config) => {
                 self.change_group(p, name, |group, now| {
@@ -435,6 +443,7 @@ impl Stage {
                 first_may_exceed: true,
                 lease_us: LEASE_US,
                 filter: &|key, _| key.starts_with(&config.bytes),
+                keys: None,
                 order_by: None,
             };
             let outcome = member.claim(&request, now, &mut |claimed, record| {
