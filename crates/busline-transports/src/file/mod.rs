@@ -11,6 +11,9 @@
 //! Publishing and settling happen on one thread a session, which joins what waits into one frame
 //! and one `fdatasync`; claiming and reading on the runtime's threads for blocking work. There is
 //! no connection, so a session is never lost.
+//!
+//! A process that forks keeps what it has open for itself: its child is told so (`Closed`) and opens the bus anew. On a
+//! full disk publishers wait, then are refused (`Full`), and leave the last 256 KiB to what consumers settle.
 
 mod admin;
 mod check;

@@ -13,6 +13,7 @@ use busline_log::{ClaimId, Group, Member};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 
+use super::error::of_log;
 use super::mapping::{GroupConfig, Raw};
 use super::settle::{Decision, SettleJob};
 use super::store::{Store, TopicLog};
@@ -197,6 +198,15 @@ impl SubscriptionState {
     }
 
     fn decide(&self, tag: u64, decision: Decision, done: Option<SettledSender>) {
+        if let Err(error) = self.topic.log.check_writable()
+            && error.kind() == busline_log::ErrorKind::Forked
+        {
+            // The thread that settles is the parent's, and so is the delivery.
+            if let Some(done) = done {
+                done.send(Err(of_log(error)));
+            }
+            return;
+        }
         let (held, last) = {
             let mut in_flight = self.in_flight();
             let held = in_flight.held.remove(&tag);

@@ -23,6 +23,8 @@ pub(crate) enum Task {
     Fill { url: String, topic: String, name: String, seed: u64 },
     /// Acks what comes.
     Drain { url: String, topic: String, group: String },
+    /// Forks with a bus in hand.
+    Fork { url: String, topic: String },
     /// Mounts a small disk on a directory, and commands the processes that fill it.
     FillDisk { directory: String },
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::runtime;
 use super::wire::{Event, Task};
 use crate::kill::{consuming, publishing};
-use crate::processes::{full, workers};
+use crate::processes::{fork, full, workers};
 
 /// The test that is no test.
 pub(crate) const ENTRY: &str = "harness::worker::entry";
@@ -66,6 +66,9 @@ async fn run(task: Task, stop: Stop) -> Result<(), Error> {
         }
         Task::Fill { url, topic, name, seed } => {
             full::fill(&Bus::open(&url).await?, &topic, &name, seed, stop).await
+        }
+        Task::Fork { url, topic } => {
+            fork::have_a_child(&Bus::open(&url).await?, &topic, stop).await
         }
         Task::Drain { url, topic, group } => {
             full::drain_all(&Bus::open(&url).await?, &topic, &group, stop).await

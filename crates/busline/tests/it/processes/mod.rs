@@ -1,6 +1,7 @@
 //! Members in several processes: who is stopped loses what it held, who dies is missed at once, and
 //! who waits is woken.
 
+pub(crate) mod fork;
 pub(crate) mod full;
 mod idle;
 mod takeover;
