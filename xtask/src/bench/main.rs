@@ -8,6 +8,7 @@ mod goals;
 mod limits;
 mod log;
 mod machine;
+mod many;
 mod measure;
 mod memory;
 mod open;
@@ -87,6 +88,7 @@ const WORKS: &[(&str, Work, &str)] = &[
     ("open", open::run, "open a log of 1 GiB, after a clean close, kill -9 and loss of power"),
     ("memory", memory::run, "memory while a log grows and is read"),
     ("scaling", scaling::run, "the cost of a message beside many logs, groups and segments"),
+    ("many", many::run, "many topics, and many groups that wait, of one process"),
 ];
 
 const USAGE: &str = "\

@@ -75,7 +75,7 @@ impl Chunk {
         self.spans.clear();
     }
 
-    pub(super) fn into_records(self) -> impl Iterator<Item = Raw> {
+    pub(super) fn into_records(self) -> impl ExactSizeIterator<Item = Raw> {
         let mut block = Bytes::from(self.block);
         self.spans.into_iter().map(move |span| Raw {
             seq: span.seq,

@@ -173,16 +173,18 @@ impl SubscriptionState {
         }
     }
 
-    /// Notes a delivery that is handed out; its tag.
-    pub(super) fn hold(&self, held: Held) -> u64 {
-        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+    /// Notes deliveries that are handed out; the first one's tag, which the others follow.
+    pub(super) fn hold(&self, all: impl ExactSizeIterator<Item = Held>) -> u64 {
+        let first = self.next_tag.fetch_add(all.len() as u64, Ordering::Relaxed);
         {
             let mut in_flight = self.in_flight();
-            in_flight.bytes += held.bytes;
-            in_flight.held.insert(tag, held);
+            for (tag, held) in (first..).zip(all) {
+                in_flight.bytes += held.bytes;
+                in_flight.held.insert(tag, held);
+            }
         }
         self.holding.notify_one();
-        tag
+        first
     }
 
     pub(super) fn attempts_max(&self) -> Option<u32> {

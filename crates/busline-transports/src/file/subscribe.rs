@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::claim::{Claim, Claimer, Room, give_back};
 use super::error::{of_log, worker_gone};
 use super::lease::keep_leases;
-use super::mapping::GroupConfig;
+use super::mapping::{GroupConfig, Raw};
 use super::state::{Held, Scope, SubscriptionState};
 use super::store::{Store, TopicLog};
 use super::wait::Waiter;
@@ -199,19 +199,24 @@ impl FileSubscription {
         let state = &self.state;
         let lease = lease_of(&self.spec);
         let mut deliveries = Vec::with_capacity(claim.chunk.len());
-        for raw in claim.chunk.into_records() {
+        let (limit, id, at) = (state.attempts_max(), claim.id, claim.at);
+        // Members died with it, again and again: it is not handed out once more.
+        let is_exhausted = |raw: &Raw| limit.is_some_and(|limit| raw.attempts > limit);
+        let raws: Vec<Raw> = claim.chunk.into_records().collect();
+        let first_tag = state.hold(raws.iter().map(|raw| {
+            let mut held = Held::new(id, raw, at, lease);
+            held.attempts -= u32::from(is_exhausted(raw));
+            held
+        }));
+        for (tag, raw) in (first_tag..).zip(raws) {
             let (attempts, seq, time) = (raw.attempts, raw.seq, raw.time);
-            let mut held = Held::new(claim.id, &raw, claim.at, lease);
-            if let Some(limit) = state.attempts_max().filter(|limit| attempts > *limit) {
-                // Members died with it, again and again: it is not handed out once more.
-                held.attempts = attempts.saturating_sub(1);
-                let reason = format!("attempts exhausted: {} of {limit}", held.attempts);
+            if let Some(limit) = limit.filter(|_| is_exhausted(&raw)) {
+                let reason = format!("attempts exhausted: {} of {limit}", attempts - 1);
                 let (sender, settled) = Settled::channel();
-                state.settle(state.hold(held), Outcome::Reject { reason }, Some(sender));
+                state.settle(tag, Outcome::Reject { reason }, Some(sender));
                 self.exhausted.push_back(settled);
                 continue;
             }
-            let tag = state.hold(held);
             match raw.into_message(&state.topic.topic) {
                 Ok(message) => {
                     let queue = Arc::clone(state) as Arc<dyn SettleQueue>;
@@ -225,7 +230,7 @@ impl FileSubscription {
                 Err(error) => {
                     // Another member may be of the version that wrote it; nobody else is held up.
                     tracing::error!(%error, "a record cannot be delivered");
-                    if state.attempts_max().is_some_and(|limit| attempts >= limit) {
+                    if limit.is_some_and(|limit| attempts >= limit) {
                         let (sender, settled) = Settled::channel();
                         let outcome = Outcome::Reject { reason: error.to_string() };
                         state.settle(tag, outcome, Some(sender));

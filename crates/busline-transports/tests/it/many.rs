@@ -65,3 +65,49 @@ fn a_process_with_few_files_uses_many_topics() {
     assert!(done.status.success(), "{said}");
     assert!(directory.path().join("done").exists(), "it did not run: {said}");
 }
+
+/// More than a log has doorbells, and more than a runtime has threads for waiting.
+const WAITERS: usize = 1000;
+
+#[tokio::test]
+async fn a_thousand_waiters_of_a_topic_share_a_doorbell_and_are_all_woken() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = format!("file:{}?sync=os", directory.path().display());
+    // As two processes: nothing of the one reaches the other but through the directory.
+    let connect = async || {
+        let transport = busline_transports::open(&place).unwrap();
+        transport.connect(Connect::new(Role::Publish)).await.unwrap()
+    };
+    let (session, publisher) = (connect().await, connect().await);
+    let topics = vec![TopicSpec::new(topic(0))];
+    session.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+    let (ready, mut all_ready) = tokio::sync::mpsc::channel(WAITERS);
+    let mut waiters = tokio::task::JoinSet::new();
+    for _ in 0..WAITERS {
+        let mut reader = session.read(Read::new(topic(0), Position::Latest)).await.unwrap();
+        let ready = ready.clone();
+        waiters.spawn(async move {
+            let mut read = Vec::new();
+            assert!(reader.next().await.unwrap().is_empty());
+            ready.send(()).await.unwrap();
+            while read.len() < 2 {
+                reader.wait().await.unwrap();
+                read.extend(reader.next().await.unwrap());
+            }
+            read.iter().map(|record| record.message.payload.to_vec()).collect::<Vec<_>>()
+        });
+    }
+    for _ in 0..WAITERS {
+        all_ready.recv().await.unwrap();
+    }
+    let bells = std::fs::read_dir(directory.path().join("topics/topic-0/log/bells")).unwrap();
+    assert_eq!(bells.count(), 1, "one for the process, however many wait");
+    for text in ["first", "second"] {
+        let message = Message::new(topic(0), Key::empty(), text);
+        for receipt in publisher.send(Batch::from(vec![message])).await.unwrap() {
+            receipt.await.unwrap();
+        }
+    }
+    let woken = tokio::time::timeout(Duration::from_secs(60), waiters.join_all()).await.unwrap();
+    assert!(woken.iter().all(|read| *read == [b"first".to_vec(), b"second".to_vec()]));
+}
