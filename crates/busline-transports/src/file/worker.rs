@@ -55,6 +55,7 @@ pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
         flushes: Vec::new(),
         letting_go: Vec::new(),
         unsynced: HashMap::new(),
+        gathering: Gathering::default(),
         dirty_since: None,
         retained_at: Duration::ZERO,
         looked_at: Duration::ZERO,
@@ -83,11 +84,19 @@ struct Worker {
     flushes: Vec<oneshot::Sender<Result<()>>>,
     letting_go: Vec<oneshot::Sender<()>>,
     unsynced: Unsynced,
+    gathering: Gathering,
     /// Since when something is to be synced by time.
     dirty_since: Option<Duration>,
     retained_at: Duration,
     /// When it was looked how much room there is.
     looked_at: Duration,
+}
+
+/// What the last round was like: those who were answered in it are about to publish again.
+#[derive(Debug, Default)]
+struct Gathering {
+    batches: usize,
+    took: Duration,
 }
 
 /// The topics that a thread writes to.
@@ -145,14 +154,19 @@ impl Worker {
         Some(self.dirty_since?.saturating_add(every).saturating_sub(now))
     }
 
-    /// Takes one job and everything that waits behind it.
+    /// Takes one job and everything that waits behind it. Where receipts wait for a sync, and several batches
+    /// shared the last one, the next waits for as many: without that each second sync is for the first alone
+    /// who came back, and all others wait for it. Half the time of a sync is the most that this costs.
     fn take(&mut self, first: Job) {
+        let last = std::mem::take(&mut self.gathering);
+        let until = self.store.time.clock().monotonic().saturating_add(last.took / 2);
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(job) = next.take() {
             match job {
                 Job::Publish(job) => {
                     taken += job.messages.len();
+                    self.gathering.batches += 1;
                     let patience = self.store.config.full_wait;
                     let topic = Arc::clone(&job.topic);
                     writer_of(&mut self.writers, &topic, patience).publish(&self.store, job);
@@ -167,6 +181,10 @@ impl Worker {
             }
             if taken < TAKE_MAX {
                 next = self.queue.try_recv().ok();
+                if next.is_none() && self.gathering.batches < last.batches {
+                    let left = until.saturating_sub(self.store.time.clock().monotonic());
+                    next = self.queue.recv_timeout(left).ok();
+                }
             }
         }
     }
@@ -175,8 +193,12 @@ impl Worker {
     fn round(&mut self) {
         let always = self.store.config.sync == Sync::Always;
         self.settling.write_dead_letters(&self.store, &mut self.letters);
+        let began = self.store.time.clock().monotonic();
         for writer in self.letters.values_mut().chain(self.writers.values_mut()) {
             writer.finish(&self.store, always);
+        }
+        if always {
+            self.gathering.took = self.store.time.clock().monotonic().saturating_sub(began);
         }
         self.settling.settle(&self.store, &mut self.unsynced);
         let settling = &self.settling;
