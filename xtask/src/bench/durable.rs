@@ -86,13 +86,14 @@ fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> R
     let mut appender = log.appender();
     let mut payload = Payload::new(100);
     // Header, lengths, key and body of one message.
-    let mut bare = limits::Appends::create(dir, 168)?;
+    let turns = setup.scaled(40, 4);
+    let mut bare = limits::Appends::create_zeroed(dir, 168, turns * TURN)?;
     let (mut ours, mut raw) = (Latencies::default(), Latencies::default());
     let mut others = Vec::new();
     for peer in ALONE {
         others.extend(peer.turns(setup, report)?);
     }
-    for turn in 0..setup.scaled(40, 4) {
+    for turn in 0..turns {
         others.iter_mut().try_for_each(|other| other.turn(TURN))?;
         bare.append_synced(TURN, &mut raw)?;
         for number in turn * TURN..(turn + 1) * TURN {
@@ -106,7 +107,7 @@ fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> R
         return Err("not durable though commit returned".to_owned());
     }
     log.close().map_err(failed)?;
-    let name = "write(2), fdatasync";
+    let name = "write(2) into zeros, fdatasync";
     add(report, "1 publisher", "msg/s", ours.per_second(), (name, raw.per_second()));
     for (unit, part) in [("us, p50", 0.5), ("us, p99", 0.99)] {
         add(report, "1 publisher", unit, ours.quantile_us(part), (name, raw.quantile_us(part)));

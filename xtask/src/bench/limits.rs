@@ -1,7 +1,7 @@
 //! What the machine does at best: the system calls that any log has to make, and nothing else.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -107,6 +107,22 @@ impl Appends {
     /// A new file for records of this many bytes.
     pub(crate) fn create(dir: &Path, record_len: usize) -> Result<Self> {
         let file = create(&dir.join("limit-appends"))?;
+        Ok(Self { file, record: vec![7; record_len] })
+    }
+
+    /// The same with zeros where so many records will be, as the log lays its files out: an fdatasync then grows
+    /// no file.
+    pub(crate) fn create_zeroed(dir: &Path, record_len: usize, records: u64) -> Result<Self> {
+        let path = dir.join("limit-appends-zeroed");
+        let zeros = vec![0; record_len];
+        let create = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            (0..records).try_for_each(|_| file.write_all(&zeros))?;
+            file.sync_all()?;
+            file.rewind()?;
+            Ok(file)
+        };
+        let file = create().map_err(|error| problem(&path, &error))?;
         Ok(Self { file, record: vec![7; record_len] })
     }
 
