@@ -11,6 +11,8 @@ use crate::report::{Figure, Report};
 use crate::{Result, Setup, child, limits, remove, tasks};
 
 const TABLE: &str = "Durable before it returns, 100 B";
+/// Header, lengths, key and body of one message.
+const FRAME_LEN: usize = 168;
 const TASKS: &str = "64 publishers, 64 tasks";
 
 /// Ours, the bare loop and the peers take turns by this many: the disk is not the same all the time.
@@ -85,17 +87,19 @@ fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> R
     let log = log::open(&dir.join("log"), SyncMode::Always)?;
     let mut appender = log.appender();
     let mut payload = Payload::new(100);
-    // Header, lengths, key and body of one message.
-    let turns = setup.scaled(40, 4);
-    let mut bare = limits::Appends::create_zeroed(dir, 168, turns * TURN)?;
-    let (mut ours, mut raw) = (Latencies::default(), Latencies::default());
+    let mut growing = limits::Appends::create(dir, FRAME_LEN)?;
+    let turns = setup.scaled(20, 4);
+    let mut zeroed = limits::Appends::create_zeroed(dir, FRAME_LEN, turns * TURN)?;
+    let mut ours = Latencies::default();
+    let (mut raw, mut raw_growing) = (Latencies::default(), Latencies::default());
     let mut others = Vec::new();
     for peer in ALONE {
         others.extend(peer.turns(setup, report)?);
     }
     for turn in 0..turns {
         others.iter_mut().try_for_each(|other| other.turn(TURN))?;
-        bare.append_synced(TURN, &mut raw)?;
+        zeroed.append_synced(TURN, &mut raw)?;
+        growing.append_synced(TURN, &mut raw_growing)?;
         for number in turn * TURN..(turn + 1) * TURN {
             ours.time(|| {
                 let appended = log::publish_one(&mut appender, number, &mut payload)?;
@@ -107,10 +111,13 @@ fn one_publisher(setup: &Setup, report: &mut Report, dir: &std::path::Path) -> R
         return Err("not durable though commit returned".to_owned());
     }
     log.close().map_err(failed)?;
-    let name = "write(2) into zeros, fdatasync";
-    add(report, "1 publisher", "msg/s", ours.per_second(), (name, raw.per_second()));
-    for (unit, part) in [("us, p50", 0.5), ("us, p99", 0.99)] {
-        add(report, "1 publisher", unit, ours.quantile_us(part), (name, raw.quantile_us(part)));
+    // The log writes zeros ahead of small frames: that is the layout to compare with.
+    let layouts = [("write(2) over zeros, fdatasync", raw), ("write(2), fdatasync", raw_growing)];
+    for (name, raw) in layouts {
+        add(report, "1 publisher", "msg/s", ours.per_second(), (name, raw.per_second()));
+        for (unit, part) in [("us, p50", 0.5), ("us, p99", 0.99)] {
+            add(report, "1 publisher", unit, ours.quantile_us(part), (name, raw.quantile_us(part)));
+        }
     }
     for other in others {
         let name = other.name;

@@ -110,19 +110,19 @@ impl Appends {
         Ok(Self { file, record: vec![7; record_len] })
     }
 
-    /// The same with zeros where so many records will be, as the log lays its files out: an fdatasync then grows
-    /// no file.
-    pub(crate) fn create_zeroed(dir: &Path, record_len: usize, records: u64) -> Result<Self> {
-        let path = dir.join("limit-appends-zeroed");
-        let zeros = vec![0; record_len];
-        let create = || {
+    /// A new file that has zeros on the medium where so many records will be: syncing them moves no end
+    /// and takes no blocks.
+    pub(crate) fn create_zeroed(dir: &Path, record_len: usize, count: u64) -> Result<Self> {
+        let path = dir.join("limit-zeroed");
+        let make = || {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            (0..records).try_for_each(|_| file.write_all(&zeros))?;
+            let zeros = vec![0; record_len];
+            (0..count).try_for_each(|_| file.write_all(&zeros))?;
             file.sync_all()?;
             file.rewind()?;
             Ok(file)
         };
-        let file = create().map_err(|error| problem(&path, &error))?;
+        let file = make().map_err(|error| problem(&path, &error))?;
         Ok(Self { file, record: vec![7; record_len] })
     }
 
