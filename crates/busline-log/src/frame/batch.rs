@@ -217,6 +217,27 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_of_the_records_since_the_last_clear_and_of_all_of_them() {
+        let mut batch = Batch::new(1 << 20);
+        let mut filtered = |keys: &[&str]| {
+            for key in keys {
+                batch.push(key.as_bytes(), b"", &[0; 6_000]).unwrap();
+            }
+            // Sealed, and gone on with.
+            batch.seal();
+            batch.push(b"last", b"", &[0; 6_000]).unwrap();
+            let bytes = batch.encode(0, 0, 0, 1).to_vec();
+            batch.clear();
+            let (header, _) = decode_frame(&bytes, 1).unwrap();
+            let filter = header.check_filter(&bytes[HEADER_LEN..]).unwrap();
+            assert!(!filter.is_none());
+            ["a", "b", "c", "last"].map(|key| filter.may_hold(KeyHash::of(key.as_bytes())))
+        };
+        assert_eq!(filtered(&["a", "b"]), [true, true, false, true]);
+        assert_eq!(filtered(&["b", "c"]), [false, true, true, true]);
+    }
+
+    #[test]
     fn a_full_frame_asks_for_a_flush() {
         let mut batch = Batch::new(FRAME_BODY_MAX);
         batch.push(b"", b"", &vec![1; FRAME_BODY_MAX / 2]).unwrap();
