@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::group::tests::driver::{Dice, Hands, Ledger, act, drain, sorted, state};
 use crate::group::tests::world::{World, range};
-use crate::storage::{Call, Fault, FaultyStorage, Gate, MemStorage};
+use crate::storage::{Call, Fault, FaultyStorage, Gate, MemStorage, Storage};
 use crate::{ErrorKind, Group, GroupSpec, RetainPolicy, Settle, Settlement};
 
 fn world() -> (World, FaultyStorage) {
@@ -146,6 +146,25 @@ fn on_a_full_disk_the_reserve_keeps_a_group_going() {
     assert_eq!((info.counters.acked, info.lag), (2_000, 0));
     let hits = faulty.plan().hits();
     assert!((2..200).contains(&hits), "it met the end {hits} times");
+}
+
+#[test]
+fn what_a_quota_or_a_limit_refuses_is_settled_with_the_reserve_as_on_a_full_disk() {
+    for refused in
+        [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge]
+    {
+        let (world, faulty) = world();
+        world.publish_count(3);
+        let mut member = world.join("g");
+        let (claim, handed) = world.claim(&mut member, 3);
+        let reserve = member.group().shared.dir.join("reserve");
+        assert!(world.storage.exists(&reserve).unwrap());
+        faulty.plan().add(Fault::new(Call::Write, refused).on("groups").storing(20));
+        world.ack(&member, claim, &handed);
+        assert!(!world.storage.exists(&reserve).unwrap(), "{refused:?}: it was given up");
+        let info = world.other().open("g").info(world.now).unwrap();
+        assert_eq!((info.counters.acked, info.floor), (3, 3), "{refused:?}");
+    }
 }
 
 #[test]

@@ -188,8 +188,7 @@ impl<'a> Run<'a> {
         let due_us = self.stopped.iter().map(|stopped| stopped.until_us).min();
         let left_us = due_us.map_or(u64::MAX, |due_us| due_us.saturating_sub(machine_us()));
         match self.said.recv_timeout(at_most.min(Duration::from_micros(left_us))) {
-            Ok((life, Some(line))) => self.note(life, &line),
-            Ok((life, None)) => self.bury(life),
+            Ok(said) => self.heard(said),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => unreachable!("a sender is kept"),
         }
@@ -210,6 +209,21 @@ impl<'a> Run<'a> {
         }
         let still_us = machine_us() - self.got_on_us;
         assert!(still_us < PATIENCE_US, "nobody gets on: {:?}", self.counts);
+    }
+
+    /// Hears all that was said until now: who died or stopped himself is not struck once more.
+    fn catch_up(&mut self) {
+        while let Ok(said) = self.said.try_recv() {
+            self.heard(said);
+        }
+        self.hear(Duration::ZERO);
+    }
+
+    fn heard(&mut self, (life, line): Said) {
+        match line {
+            Some(line) => self.note(life, &line),
+            None => self.bury(life),
+        }
     }
 
     fn note(&mut self, life: usize, line: &str) {
@@ -273,6 +287,7 @@ fn all_that_was_promised_holds_when_processes_are_killed_and_stopped_at_any_mome
         for _ in 0..run.rng.below(300_000) {
             std::hint::spin_loop();
         }
+        run.catch_up();
         run.strike();
         assert!(!audit.is_over(), "the audit failed; what it printed is above");
     }
