@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::check::survey::{
-    Bound, Headless, Run, Survey, examined_end, is_poisoned, list, survey, trusted_end,
+    Bound, Headless, Run, Survey, find_end, is_poisoned, list, survey, trusted_end,
 };
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
@@ -89,10 +89,8 @@ impl Repair<'_> {
                 Error::new(ErrorKind::Damaged, OP, message).with("path", self.dir.display())
             );
         }
-        let end = match trusted_end(self.storage, self.dir) {
-            Some(end) => end,
-            None => examined_end(self.storage, self.dir, format, &listing)?,
-        };
+        let trusted = trusted_end(self.storage, self.dir);
+        let end = find_end(self.storage, self.dir, format, &listing, trusted, poisoned)?;
         let cut_base = end.cut.as_ref().map_or(u64::MAX, |cut| cut.segment_base);
         let mut surveys = Vec::new();
         for info in listing.table.segments.iter().filter(|info| info.base() <= cut_base) {

@@ -184,8 +184,29 @@ fn trusted_control(storage: &dyn Storage, dir: &Path) -> Option<Control> {
     control.is_trusted(storage.boot_id().ok()?).then_some(control)
 }
 
+/// Where the log ends: as the control page tells, or else as the segments do.
+pub(super) fn find_end(
+    storage: &dyn Storage,
+    dir: &Path,
+    format: &Format,
+    listing: &Listing,
+    trusted: Option<End>,
+    poisoned: bool,
+) -> Result<End> {
+    // A recovery leaves a poisoned log as it is: behind the tail that it found may lie segments of records that
+    // were lost with the power, and were never durable.
+    let is_uncut = |end: &End| {
+        let last = listing.table.segments.last().map(|info| info.base());
+        poisoned && listing.headless.is_empty() && end.active.map(|(base, _)| base) != last
+    };
+    match trusted {
+        Some(end) if !is_uncut(&end) => Ok(end),
+        _ => examined_end(storage, dir, format, listing),
+    }
+}
+
 /// What the segments tell about the end, when no control page does.
-pub(super) fn examined_end(
+fn examined_end(
     storage: &dyn Storage,
     dir: &Path,
     format: &Format,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::check::survey::{Bound, Headless, examined_end, is_poisoned, list, survey, trusted_end};
+use crate::check::survey::{Bound, Headless, find_end, is_poisoned, list, survey, trusted_end};
 use crate::error::{Damage, Result};
 use crate::files::{CleanMark, Format, POISONED, read_small};
 use crate::options::Cut;
@@ -79,10 +79,7 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
     // The tail first, then the segments: what is listed holds all that is below it.
     let trusted = trusted_end(storage, dir);
     let listing = list(storage, dir, &format, OP)?;
-    let end = match trusted {
-        Some(end) => end,
-        None => examined_end(storage, dir, &format, &listing)?,
-    };
+    let end = find_end(storage, dir, &format, &listing, trusted, poisoned.is_some())?;
     let mut segments: Vec<_> = listing.headless.iter().map(headless).collect();
     for info in &listing.table.segments {
         let base = info.base();

@@ -21,7 +21,7 @@ use explore::{Depth, Tally, explore, record};
 use outcomes::Bound;
 use stage::{Setting, Step, Verdict};
 use tape::Lie;
-use workload::{anything, compaction, deaths, long_frames, members, recoveries, writers};
+use workload::{anything, compaction, deaths, long_frames, members, poisoned, recoveries, writers};
 
 const FLAT: Depth = Depth { levels: 0, one_of: 1 };
 
@@ -92,6 +92,11 @@ fn deaths_among_the_living_at_every_change() {
 #[test]
 fn recoveries_at_every_change() {
     prove("recoveries", &tiny(SyncMode::Always), &recoveries(), FLAT, 1400);
+}
+
+#[test]
+fn a_failed_sync_and_its_repair_at_every_change() {
+    prove("poisoned", &tiny(SyncMode::Always), &poisoned(), FLAT, 400);
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub(crate) enum Step {
     /// Goes back to the first record.
     Reset(usize, &'static str),
     Delete(usize, &'static str),
+    /// A commit finds that what was written cannot be made durable.
+    FailedCommit(usize),
+    /// All close the log, it is repaired, and they open it again.
+    Repair,
     /// Time passes.
     Pass(u64),
     /// Closes the log with all its groups, and opens it again.
@@ -144,7 +148,10 @@ impl Stage {
             known.records = Arc::new(removed.chain(&found).copied().collect());
             known.seen = known.seen.max(log.next_seq());
             if known.unpowered {
-                known.durable = log.next_seq();
+                // What is kept was synced, unless nothing may be written.
+                if log.check_writable().is_ok() {
+                    known.durable = log.next_seq();
+                }
                 known.first = (first, first);
                 known.unpowered = false;
             }
@@ -203,6 +210,10 @@ impl Stage {
 
     /// Uses what is there as anybody would: appends, and takes everything that the groups owe.
     pub(crate) fn use_it(&mut self, p: usize) -> Verdict {
+        let writable = self.open(p)?.check_writable();
+        if writable.is_err_and(|error| error.kind() == ErrorKind::Poisoned) {
+            self.step(&Step::Repair)?;
+        }
         self.step(&Step::Append(p, 1, 20))?;
         self.step(&Step::Commit(p))?;
         let records = self.recorder.learn(|known| Arc::clone(&known.records));
@@ -270,6 +281,8 @@ impl Stage {
                 guard.roll(self.now().wall_us).map(drop).map_err(text)
             }
             Step::KeepLast(p, count) => self.remove(p, count),
+            Step::FailedCommit(p) => self.failed_commit(p),
+            Step::Repair => self.repair(),
             Step::Pass(us) => {
                 self.learn(|known| {
                     known.boot_us += us;
@@ -282,7 +295,7 @@ impl Stage {
                 self.resume(p)
             }
             Step::Shutdown => {
-                (0..self.processes.len()).try_for_each(|p| self.close(p))?;
+                self.close_all()?;
                 self.learn(|known| known.clean = true);
                 (0..self.processes.len()).try_for_each(|p| self.resume(p))
             }
@@ -476,6 +489,34 @@ impl Stage {
         self.change_group(p, name, |group, now| group.settle(&items, now, &mut Vec::new()))
     }
 
+    fn failed_commit(&mut self, p: usize) -> Verdict {
+        let log = self.open(p)?;
+        self.processes[p].storage.fail_sync(&format!("{DIR}/0"));
+        match log.commit(log.next_seq()) {
+            Err(error) if error.kind() == ErrorKind::Poisoned => Ok(()),
+            other => Err(format!("a failed sync came to {other:?}")),
+        }
+    }
+
+    /// Repairs the log; nothing that is there is lost by it.
+    fn repair(&mut self) -> Verdict {
+        self.close_all()?;
+        let storage: Arc<dyn Storage> = Arc::new(self.processes[0].storage.clone());
+        let report = busline_log::repair(&storage, Path::new(DIR), false, self.now().wall_us);
+        let report = report.map_err(text)?;
+        if !report.poison_cleared || !report.dropped.is_empty() {
+            return Err(format!("repairing came to {report:?}"));
+        }
+        self.resume(0)?;
+        let next = self.open(0)?.next_seq();
+        self.learn(|known| known.durable = next);
+        (1..self.processes.len()).try_for_each(|p| self.resume(p))
+    }
+
+    fn close_all(&mut self) -> Verdict {
+        (0..self.processes.len()).try_for_each(|p| self.close(p))
+    }
+
     fn close(&mut self, p: usize) -> Verdict {
         let log = self.open(p)?;
         let process = &mut self.processes[p];
@@ -491,8 +532,11 @@ impl Stage {
             });
         }
         let next = log.next_seq();
+        let sound = log.check_writable().is_ok();
         log.close().map_err(text)?;
-        self.learn(|known| known.durable = next);
+        if sound {
+            self.learn(|known| known.durable = next);
+        }
         Ok(())
     }
 
@@ -683,6 +727,7 @@ impl Step {
         match *self {
             Self::Append(p, ..)
             | Self::Commit(p)
+            | Self::FailedCommit(p)
             | Self::Sync(p)
             | Self::Roll(p)
             | Self::KeepLast(p, _)
@@ -698,7 +743,7 @@ impl Step {
             | Self::Reopen(p)
             | Self::Kill(p) => p,
             Self::Die(_, _, ref step) => step.process(),
-            Self::Pass(_) | Self::Shutdown | Self::Power(_) => 0,
+            Self::Pass(_) | Self::Repair | Self::Shutdown | Self::Power(_) => 0,
         }
     }
 }

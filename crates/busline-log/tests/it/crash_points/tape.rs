@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use busline_log::storage::{
-    Bell, MemStorage, OpenMode, PAGE_WORDS, Rope, SharedPage, Storage, StorageFile, StorageLock,
+    Bell, Call, Fault, FaultyStorage, MemStorage, OpenMode, PAGE_WORDS, Rope, SharedPage, Storage,
+    StorageFile, StorageLock,
 };
 
 use super::known::Known;
@@ -57,6 +58,8 @@ pub(crate) struct Recorded {
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     inner: MemStorage,
+    /// The way to it.
+    seam: FaultyStorage,
     tape: Arc<Mutex<Tape>>,
 }
 
@@ -64,7 +67,7 @@ impl Recorder {
     /// Begins to record; the first point is the medium as it is.
     pub(crate) fn start(medium: MemStorage, known: Known, lie: Option<Lie>) -> Self {
         let tape = Tape { known, running: true, lie, ..Tape::default() };
-        let recorder = Self { inner: medium, tape: Arc::new(Mutex::new(tape)) };
+        let recorder = Self::over(medium, Arc::new(Mutex::new(tape)));
         recorder.point(|| "the start".to_owned(), false);
         recorder
     }
@@ -72,16 +75,27 @@ impl Recorder {
     /// Does as a recorder and records nothing.
     pub(crate) fn silent(medium: MemStorage, known: Known) -> Self {
         let tape = Tape { known, ..Tape::default() };
-        Self { inner: medium, tape: Arc::new(Mutex::new(tape)) }
+        Self::over(medium, Arc::new(Mutex::new(tape)))
+    }
+
+    fn over(inner: MemStorage, tape: Arc<Mutex<Tape>>) -> Self {
+        let seam = FaultyStorage::over_memory(&inner);
+        Self { inner, seam, tape }
     }
 
     /// Another process on the same medium.
     pub(crate) fn process(&self) -> Self {
-        Self { inner: self.inner.process(), tape: Arc::clone(&self.tape) }
+        Self::over(self.inner.process(), Arc::clone(&self.tape))
     }
 
     pub(crate) fn medium(&self) -> &MemStorage {
         &self.inner
+    }
+
+    /// The next sync of a file fails whose path contains a text, and what it should have written is lost
+    /// with the power.
+    pub(crate) fn fail_sync(&self, part_of_path: &str) {
+        self.seam.plan().add(Fault::new(Call::Sync, io::ErrorKind::Other).on(part_of_path));
     }
 
     pub(crate) fn tape(&self) -> MutexGuard<'_, Tape> {
@@ -167,8 +181,8 @@ impl Tape {
 impl Storage for Recorder {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         let creates = matches!(mode, OpenMode::Create | OpenMode::CreateNew);
-        let open = || self.inner.open(path, mode);
-        let inner = if creates && !self.inner.exists(path)? {
+        let open = || self.seam.open(path, mode);
+        let inner = if creates && !self.seam.exists(path)? {
             self.change(|| format!("creating {}", path.display()), open)?
         } else {
             open()?
@@ -177,45 +191,45 @@ impl Storage for Recorder {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
+        self.seam.exists(path)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let what = || format!("making {}", path.display());
-        self.change(what, || self.inner.create_dir_all(path))
+        self.change(what, || self.seam.create_dir_all(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(path)
+        self.seam.list(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let what = || format!("renaming to {}", to.display());
-        self.change(what, || self.inner.rename(from, to))
+        self.change(what, || self.seam.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change(|| format!("removing {}", path.display()), || self.inner.remove(path))
+        self.change(|| format!("removing {}", path.display()), || self.seam.remove(path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.change(|| format!("removing {}", path.display()), || self.inner.remove_dir_all(path))
+        self.change(|| format!("removing {}", path.display()), || self.seam.remove_dir_all(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.sync(path, true, || self.inner.sync_dir(path))
+        self.sync(path, true, || self.seam.sync_dir(path))
     }
 
     fn lock_file(&self, path: &Path) -> io::Result<Arc<dyn StorageLock>> {
-        if self.inner.exists(path)? {
-            return self.inner.lock_file(path);
+        if self.seam.exists(path)? {
+            return self.seam.lock_file(path);
         }
-        self.change(|| format!("creating {}", path.display()), || self.inner.lock_file(path))
+        self.change(|| format!("creating {}", path.display()), || self.seam.lock_file(path))
     }
 
     fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
-        let page = || self.inner.shared_page(path);
-        let inner = if self.inner.exists(path)? {
+        let page = || self.seam.shared_page(path);
+        let inner = if self.seam.exists(path)? {
             page()?
         } else {
             self.change(|| format!("creating {}", path.display()), page)?
@@ -224,19 +238,19 @@ impl Storage for Recorder {
     }
 
     fn bell(&self, path: &Path) -> io::Result<Arc<dyn Bell>> {
-        self.inner.bell(path)
+        self.seam.bell(path)
     }
 
     fn rope(&self, path: &Path) -> io::Result<Option<Arc<dyn Rope>>> {
-        self.inner.rope(path)
+        self.seam.rope(path)
     }
 
     fn is_remote(&self, path: &Path) -> io::Result<bool> {
-        self.inner.is_remote(path)
+        self.seam.is_remote(path)
     }
 
     fn boot_id(&self) -> io::Result<u128> {
-        self.inner.boot_id()
+        self.seam.boot_id()
     }
 }
 

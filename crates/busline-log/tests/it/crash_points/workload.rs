@@ -135,6 +135,21 @@ pub(crate) fn recoveries() -> Vec<Step> {
     steps
 }
 
+/// A sync that fails, with what it should have written in two segments, and the repair.
+pub(crate) fn poisoned() -> Vec<Step> {
+    vec![
+        Append(0, 1, 8),
+        Commit(0),
+        Append(1, 2, 100),
+        Roll(0),
+        Append(0, 1, 700),
+        FailedCommit(1),
+        Repair,
+        Append(1, 1, 8),
+        Commit(0),
+    ]
+}
+
 /// Anything, by chance.
 pub(crate) fn anything(rng: &mut Rng, steps: usize) -> Vec<Step> {
     (0..steps)
