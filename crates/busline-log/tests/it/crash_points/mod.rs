@@ -32,7 +32,7 @@ fn is_long() -> bool {
 /// How many outcomes of a moment are tried.
 fn bound() -> Bound {
     if is_long() {
-        Bound { full: 4_096, pairs: 400, random: 40 }
+        Bound { full: 512, pairs: 60, random: 10 }
     } else {
         Bound { full: 32, pairs: 6, random: 3 }
     }
@@ -101,7 +101,7 @@ fn a_failed_sync_and_its_repair_at_every_change() {
 
 #[test]
 fn crashes_inside_of_recovery() {
-    let depth = Depth { levels: 1, one_of: if is_long() { 1 } else { 60 } };
+    let depth = Depth { levels: 1, one_of: if is_long() { 4 } else { 60 } };
     prove("inside of recovery", &tiny(SyncMode::Always), &writers(), depth, 900);
 }
 
