@@ -209,3 +209,22 @@ fn everybody_who_waits_shares_an_fsync() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(log.durable_seq(), 163);
 }
+
+#[test]
+fn a_poison_that_could_not_be_noted_is_told_and_repaired_all_the_same() {
+    let (_, storage) = faulty();
+    let log = open(&storage);
+    append(&log, 0..3).unwrap();
+    storage.plan().add(Fault::new(Call::Sync, io::ErrorKind::Other).on(".seg"));
+    storage.plan().add(Fault::new(Call::Write, io::ErrorKind::Other).on("POISONED"));
+    assert_eq!(log.commit(3).unwrap_err().kind(), ErrorKind::Poisoned);
+    drop(log);
+    let report = verify(&storage, Path::new(DIR)).unwrap();
+    assert!(!report.is_sound() && !report.poisoned.unwrap().is_empty());
+    let shared: Arc<dyn Storage> = Arc::new(storage.clone());
+    assert!(repair(&shared, Path::new(DIR), false, 0).unwrap().poison_cleared);
+    assert!(verify(&storage, Path::new(DIR)).unwrap().is_sound());
+    let log = open(&storage);
+    append(&log, 3..4).unwrap();
+    log.sync().unwrap();
+}

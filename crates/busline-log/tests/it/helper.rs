@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::fleet::roles;
-use crate::{fork, media, processes, stop};
+use crate::{every_fault, fork, media, processes, stop};
 
 const ROLE: &str = "BUSLINE_TEST_ROLE";
 /// What a helper says begins with this; the test harness prints lines of its own.
@@ -39,6 +39,7 @@ fn helper() {
         "append-holder" => processes::hold_the_append_lock(),
         "many-logs" => processes::open_many_logs(),
         "page-sleeper" => processes::sleep_on_a_page(),
+        "poisoner" => every_fault::poison_a_log(),
         "full-disk" => media::fill_a_disk(),
         "read-only" => media::use_a_read_only_disk(),
         "file-size-limit" => media::reach_the_file_size_limit(),

@@ -5,6 +5,7 @@
 mod crash;
 mod crash_points;
 mod damage;
+mod every_fault;
 mod faults;
 mod fleet;
 mod flips;
