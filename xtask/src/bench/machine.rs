@@ -39,8 +39,14 @@ fn machine(dir: &Path) -> [String; 2] {
     let load = read("/proc/loadavg");
     let load = load.split(' ').next().unwrap_or_default();
     let os = std::env::consts::OS;
+    let is_busy = load.split('.').next().and_then(|load| load.parse().ok()) >= Some(cpus);
+    let busy =
+        if is_busy { ": BUSY WITH OTHER WORK, trust no figure and ratios little" } else { "" };
     [
-        format!("machine: {cpus} x {model}, {os} {}, load {load} at the start", kernel.trim()),
+        format!(
+            "machine: {cpus} x {model}, {os} {}, load {load} at the start{busy}",
+            kernel.trim()
+        ),
         format!("medium: {}", medium(&read("/proc/self/mounts"), &dir.to_string_lossy())),
     ]
 }
