@@ -4,7 +4,7 @@
 //! so that many publishers share one `fdatasync`, and no runtime thread ever waits for a disk. What
 //! finds the disk full is put off and tried again: it holds up nobody else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -49,6 +49,7 @@ pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
         store,
         queue,
         writers: HashMap::new(),
+        at_work: HashSet::new(),
         letters: HashMap::new(),
         settling: Settling::default(),
         leaving: Vec::new(),
@@ -76,6 +77,8 @@ struct Worker {
     store: Arc<Store>,
     queue: Receiver<Job>,
     writers: Writers,
+    /// The topics of this round; after it, those that wait for room on the disk. A session may have many more.
+    at_work: HashSet<Topic>,
     /// Dead letters do not wait behind what was published, nor on a full disk.
     letters: Writers,
     /// Settles of this round, and those that found the disk full.
@@ -133,7 +136,7 @@ impl Worker {
 
     /// Whether anything waits for room on the disk.
     fn is_waiting(&self) -> bool {
-        !self.settling.is_empty() || self.writers.values().any(Writer::is_waiting)
+        !self.settling.is_empty() || !self.at_work.is_empty()
     }
 
     fn pause(&self) {
@@ -169,6 +172,9 @@ impl Worker {
                     self.gathering.batches += 1;
                     let patience = self.store.config.full_wait;
                     let topic = Arc::clone(&job.topic);
+                    if !self.at_work.contains(&topic.topic) {
+                        self.at_work.insert(topic.topic.clone());
+                    }
                     writer_of(&mut self.writers, &topic, patience).publish(&self.store, job);
                 }
                 Job::Settle(job) => {
@@ -194,9 +200,16 @@ impl Worker {
         let always = self.store.config.sync == Sync::Always;
         self.settling.write_dead_letters(&self.store, &mut self.letters);
         let began = self.store.time.clock().monotonic();
-        for writer in self.letters.values_mut().chain(self.writers.values_mut()) {
+        for writer in self.letters.values_mut() {
             writer.finish(&self.store, always);
         }
+        let (store, writers) = (&self.store, &mut self.writers);
+        self.at_work.retain(|topic| {
+            writers.get_mut(topic).is_some_and(|writer| {
+                writer.finish(store, always);
+                writer.is_waiting()
+            })
+        });
         if always {
             self.gathering.took = self.store.time.clock().monotonic().saturating_sub(began);
         }
@@ -267,18 +280,20 @@ impl Worker {
 
     fn retain(&mut self) {
         let now = self.store.time.clock().monotonic();
-        if now.saturating_sub(self.looked_at) >= RETAIN_EVERY {
-            self.looked_at = now;
-            // Others may have filled the disk.
-            self.store.look_for_room();
+        // A look at every topic takes longer than a round does.
+        if now.saturating_sub(self.looked_at) < RETAIN_EVERY {
+            return;
         }
+        self.looked_at = now;
+        // Others may have filled the disk.
+        self.store.look_for_room();
         let all = now.saturating_sub(self.retained_at) >= RETAIN_ALL_EVERY;
         for writer in self.writers.values_mut() {
-            let (at, end) = writer.retained;
+            let end = writer.retained;
             // Where nothing was written only time lets something go.
             let grown = writer.topic.log.next_seq() != end || writer.is_waiting();
-            if all || (grown && now.saturating_sub(at) >= RETAIN_EVERY) {
-                writer.retained = (now, writer.topic.log.next_seq());
+            if all || grown {
+                writer.retained = writer.topic.log.next_seq();
                 retain(&self.store, &writer.topic);
             }
         }

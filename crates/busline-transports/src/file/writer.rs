@@ -50,8 +50,8 @@ pub(super) struct Writer {
     written: Vec<(ReceiptSender, u64)>,
     /// The end of what was written since the last sync.
     unsynced: Option<u64>,
-    /// When retention was looked at, and where the log ended then.
-    pub(super) retained: (Duration, u64),
+    /// Where the log ended when retention was looked at.
+    pub(super) retained: u64,
     meta: Vec<u8>,
 }
 
@@ -68,7 +68,7 @@ impl Writer {
             permits: Vec::new(),
             written: Vec::new(),
             unsynced: None,
-            retained: (Duration::ZERO, 0),
+            retained: 0,
             meta: Vec::new(),
         }
     }
