@@ -49,6 +49,8 @@ capabilities! {
     Takeover = "takeover";
     /// Key patterns select, with the same grammar everywhere.
     Filter = "filter";
+    /// What was fetched and not handed out is given back without counting an attempt.
+    GiveBack = "uncounted give back";
     /// Each delivery is settled by itself: acked, retried or rejected.
     Settle = "settle";
     /// A retry may wait for a given time.
@@ -71,6 +73,10 @@ capabilities! {
     Unroutable = "unroutable";
     /// A reader starts at any position, filters, follows, and waits at most the given time.
     Replay = "replay";
+    /// A receipt names the place of its message in the log.
+    ReceiptOffset = "offset in receipts";
+    /// A new group starts at an earlier place of the log.
+    GroupStart = "earlier start";
     /// A group continues where it was after every process of it has stopped.
     Resume = "resume";
     /// Publishers and consumers go on by themselves after the broker was away.
@@ -83,8 +89,14 @@ capabilities! {
     Deduplication = "deduplication";
     /// Replies reach the very instance that asked.
     Requests = "requests";
-    /// Topics and groups can be listed, reset, purged and deleted.
+    /// Topics and groups can be listed, purged and deleted.
     Admin = "admin";
+    /// Unsettled messages, held ones too, can be looked at without anybody noticing.
+    Peek = "unnoticed peek";
+    /// A group can be moved to another place of the log.
+    Reset = "reset";
+    /// A group counts what it delivered, acked and rejected, and what waits.
+    Counters = "counters";
 }
 
 impl fmt::Display for Capability {

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
 pub mod registry;

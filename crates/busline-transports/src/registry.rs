@@ -12,13 +12,38 @@ use crate::url::BusUrl;
 struct Row {
     scheme: &'static str,
     example: &'static str,
+    /// A URL for each profile that it shows in the matrix.
+    profiles: &'static [&'static str],
     open: fn(BusUrl) -> Result<Arc<dyn Transport>>,
 }
 
 const ROWS: &[Row] = &[
-    Row { scheme: "memory", example: "memory:name", open: open_memory },
+    Row {
+        scheme: "memory",
+        example: "memory:name",
+        profiles: &["memory:matrix"],
+        open: open_memory,
+    },
     #[cfg(all(feature = "file", unix))]
-    Row { scheme: "file", example: "file:./bus", open: crate::file::open },
+    Row {
+        scheme: "file",
+        example: "file:./bus",
+        profiles: &["file:./bus"],
+        open: crate::file::open,
+    },
+    #[cfg(feature = "amqp")]
+    Row {
+        scheme: "amqp",
+        example: "amqp://localhost",
+        profiles: &[
+            "amqp://localhost",
+            "amqp://localhost?queue=quorum",
+            "amqp://localhost?replay=true",
+        ],
+        open: crate::amqp::open,
+    },
+    #[cfg(feature = "amqp")]
+    Row { scheme: "amqps", example: "amqps://localhost", profiles: &[], open: crate::amqp::open },
 ];
 
 /// Transports that this build does not have, and why.
@@ -27,6 +52,10 @@ const ABSENT: &[(&str, &str)] = &[
     ("file", "this build lacks the feature 'file': build with it"),
     #[cfg(all(feature = "file", not(unix)))]
     ("file", "the embedded log needs a Unix system: use a broker, or memory:"),
+    #[cfg(not(feature = "amqp"))]
+    ("amqp", "this build lacks the feature 'amqp': build with it"),
+    #[cfg(not(feature = "amqp"))]
+    ("amqps", "this build lacks the feature 'amqp': build with it"),
 ];
 
 /// The transport of a URL. Opens nothing yet; unknown schemes and options are `Limit`.
@@ -51,11 +80,8 @@ pub fn schemes() -> impl Iterator<Item = &'static str> {
 
 /// What each transport of this build promises at most, a column of the matrix each.
 pub fn profiles() -> Vec<Capabilities> {
-    let url = |row: &Row| BusUrl::parse(row.example);
-    ROWS.iter()
-        .filter_map(|row| url(row).and_then(row.open).ok())
-        .map(|transport| transport.capabilities())
-        .collect()
+    let of = |url: &str| open(url).ok().map(|transport| transport.capabilities());
+    ROWS.iter().flat_map(|row| row.profiles).filter_map(|url| of(url)).collect()
 }
 
 fn examples() -> String {
@@ -81,6 +107,7 @@ mod tests {
         assert!(error.contains("no transport for the scheme 'carrier-pigeon:'"), "{error}");
         assert!(error.contains("memory:"), "{error}");
         assert!(open("memory:?x=1").unwrap_err().to_string().contains("has no option 'x'"));
-        assert_eq!(profiles().len(), ROWS.len());
+        let shown: usize = ROWS.iter().map(|row| row.profiles.len()).sum();
+        assert_eq!(profiles().len(), shown);
     }
 }

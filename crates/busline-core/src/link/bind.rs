@@ -46,7 +46,7 @@ impl Binds for GroupSpec {
         let needs = [
             Some(Capability::Group),
             (!self.patterns.is_all()).then_some(Capability::Filter),
-            (self.start != Position::Latest).then_some(Capability::Replay),
+            (self.start != Position::Latest).then_some(Capability::GroupStart),
             self.attempts_max.map(|_| Capability::RetryLimit),
             (self.retry_mode == RetryMode::Block).then_some(Capability::BlockingRetry),
         ];

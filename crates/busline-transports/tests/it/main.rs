@@ -1,5 +1,7 @@
 //! The transports against the contract.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 #[cfg(all(feature = "file", unix))]
 mod faults;
 #[cfg(all(feature = "file", unix))]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::case::{Failure, Outcome, check, check_eq, registry};
-use super::super::world::{World, check_text, group, message, numbered, slices};
+use super::super::world::{World, check_text, group, message, numbered, slices, text};
 use crate::error::ErrorKind;
 use crate::name::{GroupName, Topic};
 use crate::offset::Position;
@@ -13,10 +13,14 @@ registry! {
     Admin topics_are_listed
         "Topics are listed by name, with what they hold.";
     Admin groups_are_listed
-        "Groups are listed with their patterns, lag, what is in flight and waiting, and counters.";
-    Admin a_reset_moves_running_members
+        "Groups are listed with their patterns, lag and members.";
+    Counters groups_count_what_they_do
+        "A group tells what is in flight and waiting, and counts what was acked and rejected.";
+    Reset a_reset_moves_running_members
         "After a reset a running member gets everything from there, and what it held is lost to it.";
-    Admin a_peek_leaves_everything
+    Admin a_peek_shows_what_waits
+        "Looking at unsettled messages shows them, oldest first, and leaves them where they are.";
+    Peek a_peek_leaves_everything
         "Looking at unsettled messages tells their attempts and changes nothing.";
     Admin a_purge_settles_everything
         "A purge says how many messages it settled, and none of them comes again.";
@@ -62,6 +66,24 @@ async fn groups_are_listed(world: World) -> Outcome {
     world.publish_texts(&*session, &topic, &["1", "2", "3", "4", "5"]).await?;
     let before = info(&world, &*session, &topic).await?;
     check_eq!((before.lag, before.in_flight, before.members), (5, 0, 0), "lag, in flight, members");
+    check!(before.patterns.is_all() && !before.broadcast, "it is listed as {before:?}");
+    let names: Vec<_> = world.admin(&*session)?.groups(Some(&topic)).await?;
+    let names: Vec<_> = names.iter().map(|info| info.group.as_str()).collect();
+    check_eq!(names, ["g", "idle"], "the groups");
+    let mut stream = world.join(&*session, &topic, "g").await?;
+    let held = stream.take(5).await?;
+    let after = info(&world, &*session, &topic).await?;
+    check_eq!((after.lag, after.members), (0, 1), "lag and members");
+    drop(held);
+    Ok(())
+}
+
+async fn groups_count_what_they_do(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    world.declare(&*session, &topic, &["g"]).await?;
+    world.publish_texts(&*session, &topic, &["1", "2", "3", "4", "5"]).await?;
+    let before = info(&world, &*session, &topic).await?;
     check!(before.oldest_unsettled.is_some(), "something is unsettled and has no time");
     let four = |subscribe: &mut crate::transport::Subscribe| subscribe.max_in_flight = 4;
     let mut stream = world.join_with(&*session, &topic, "g", four).await?;
@@ -77,10 +99,6 @@ async fn groups_are_listed(world: World) -> Outcome {
     check_eq!((after.acked, after.rejected), (1, 1), "acked and rejected");
     check!(after.delivered >= 4, "{} deliveries are counted, there were 4", after.delivered);
     check_eq!(after.redelivered, 0, "redeliveries");
-    check!(after.patterns.is_all() && !after.broadcast, "it is listed as {after:?}");
-    let names: Vec<_> = world.admin(&*session)?.groups(Some(&topic)).await?;
-    let names: Vec<_> = names.iter().map(|info| info.group.as_str()).collect();
-    check_eq!(names, ["g", "idle"], "the groups");
     drop(held);
     Ok(())
 }
@@ -109,6 +127,34 @@ async fn a_reset_moves_running_members(world: World) -> Outcome {
     world.publish_texts(&*session, &topic, &["6"]).await?;
     stream.expect(&["6"]).await?;
     stream.nothing().await
+}
+
+async fn a_peek_shows_what_waits(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    world.declare(&*session, &topic, &["g"]).await?;
+    world.publish_texts(&*session, &topic, &["1", "2", "3"]).await?;
+    let (group, admin) = (GroupName::new("g")?, world.admin(&*session)?);
+    let shown = async |from: Option<&crate::Offset>, limit| {
+        let peeked = admin.peek(&topic, &group, from, limit).await?;
+        let text = |peeked: crate::transport::Peeked| {
+            (text(&peeked.record.message.payload), peeked.record.offset)
+        };
+        Ok::<Vec<_>, Failure>(peeked.into_iter().map(text).collect())
+    };
+    let two: Vec<_> = shown(None, 2).await?;
+    let texts: Vec<_> = two.iter().map(|(text, _)| text.as_str()).collect();
+    check_eq!(texts, ["1", "2"], "what a peek at two shows");
+    let rest: Vec<_> = shown(two.last().map(|(_, offset)| offset), 10).await?;
+    let texts: Vec<_> = rest.iter().map(|(text, _)| text.as_str()).collect();
+    check_eq!(texts, ["2", "3"], "what a peek from the second on shows");
+    let mut stream = world.join(&*session, &topic, "g").await?;
+    for wanted in ["1", "2", "3"] {
+        let delivery = stream.next().await?;
+        check_text(&delivery, wanted)?;
+        stream.ack(delivery).await?;
+    }
+    Ok(())
 }
 
 async fn a_peek_leaves_everything(world: World) -> Outcome {
@@ -218,7 +264,8 @@ async fn a_deleted_topic_is_gone(world: World) -> Outcome {
 async fn an_idle_group_expires(world: World) -> Outcome {
     let session = world.connect().await?;
     let topic = world.topic("t")?;
-    let idle = Duration::from_millis(300);
+    // Long enough to look at it before.
+    let idle = world.patience() / 20;
     let spec = GroupSpec { expires_after: Some(idle), ..group(&topic, "g")? };
     world.declare_groups(&*session, &topic, vec![spec]).await?;
     let mut stream = world.join(&*session, &topic, "g").await?;

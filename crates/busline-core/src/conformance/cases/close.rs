@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::case::{Outcome, check, check_eq, registry};
+use super::super::case::{Failure, Outcome, check, check_eq, registry};
 use super::super::world::{World, check_text, message, numbered, slices, text};
 use crate::delivery::Attempt;
 use crate::error::ErrorKind;
@@ -14,7 +14,9 @@ registry! {
     Close closing_flushes_settles
         "What was settled before a close stays settled, though nobody waited for the answer.";
     Close stopping_gives_back_what_was_not_handed_out
-        "A stopped subscription settles what it handed out, and the rest goes to others uncounted.";
+        "A stopped subscription settles what it handed out, and the rest goes to others.";
+    GiveBack what_was_not_handed_out_is_not_counted
+        "What a stopped subscription had not handed out comes to others as attempt 1.";
     Close a_stopped_subscription_ends
         "After a stop a subscription yields None, however often it is stopped.";
     Close dropping_a_subscription_is_stopping_it
@@ -66,6 +68,18 @@ async fn closing_flushes_settles(mut world: World) -> Outcome {
 }
 
 async fn stopping_gives_back_what_was_not_handed_out(world: World) -> Outcome {
+    stop_and_give_back(&world).await.map(drop)
+}
+
+async fn what_was_not_handed_out_is_not_counted(world: World) -> Outcome {
+    for (text, attempt) in stop_and_give_back(&world).await? {
+        check_eq!(attempt, Attempt { number: 1, ..attempt }, "'{text}'");
+    }
+    Ok(())
+}
+
+/// The attempts of what one member gave back and another got.
+async fn stop_and_give_back(world: &World) -> Result<Vec<(String, Attempt)>, Failure> {
     let session = world.connect().await?;
     let topic = world.topic("t")?;
     world.declare(&*session, &topic, &["g"]).await?;
@@ -82,14 +96,16 @@ async fn stopping_gives_back_what_was_not_handed_out(world: World) -> Outcome {
         stream.ack(delivery).await?;
     }
     let mut other = world.join(&*session, &topic, "g").await?;
+    let mut attempts = Vec::new();
     for wanted in &texts[count..] {
         let delivery = other.next().await?;
         check_text(&delivery, wanted)?;
-        check_eq!(delivery.attempt, Attempt { number: 1, ..delivery.attempt }, "'{wanted}'");
+        attempts.push((wanted.clone(), delivery.attempt));
         other.ack(delivery).await?;
     }
     world.publish_texts(&*session, &topic, &["end"]).await?;
-    other.expect(&["end"]).await
+    other.expect(&["end"]).await?;
+    Ok(attempts)
 }
 
 async fn a_stopped_subscription_ends(world: World) -> Outcome {

@@ -17,8 +17,9 @@ registry! {
         "What is published while no member is there is delivered to the first that joins.";
     Group a_group_starts_from_now
         "A new group gets what is published after it was declared, unless asked otherwise.";
-    Group a_group_starts_where_asked
-        "A new group starts at the earliest record, at an offset, or at a time." also Replay;
+    GroupStart a_group_starts_where_asked
+        "A new group starts at the earliest record, at an offset, or at a time."
+        also Replay ReceiptOffset;
     Group topics_do_not_mix
         "Groups of the same name on two topics have nothing to do with one another.";
     Resume a_group_continues_after_all_have_stopped

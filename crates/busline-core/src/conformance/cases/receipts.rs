@@ -13,7 +13,7 @@ use crate::transport::{Batch, Read, Role};
 registry! {
     DurableReceipt a_receipt_means_stored
         "Once a receipt is in, the message is there for whoever looks.";
-    DurableReceipt a_receipt_names_the_place
+    ReceiptOffset a_receipt_names_the_place
         "The offset of a receipt is the place where the message is read." also Replay;
     DurableReceipt receipts_come_in_the_order_of_the_batch
         "The receipt at an index of a batch is that of the message at this index." also Replay;

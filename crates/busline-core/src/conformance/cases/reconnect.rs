@@ -166,7 +166,8 @@ async fn a_broadcast_goes_on(world: World) -> Outcome {
         loop {
             number += 1;
             publish(&world, &link, &topic, &format!("after {number}")).await?;
-            let next = tokio::time::timeout(world.grace(), stream.next()).await;
+            // Long enough to connect again in: who gives up sooner starts anew each time.
+            let next = tokio::time::timeout(world.patience() / 20, stream.next()).await;
             if let Ok(next) = next {
                 return Ok::<_, Failure>(next?);
             }

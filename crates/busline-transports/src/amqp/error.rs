@@ -1,0 +1,80 @@
+//! What the client and the broker say, in the words of the port.
+
+use busline_core::{Error, ErrorKind};
+use lapin::ErrorKind as Said;
+
+/// The error for one of the client's.
+pub(super) fn error(said: lapin::Error) -> Error {
+    let kind = match said.kind() {
+        Said::ProtocolError(broker) => of_code(broker.get_id(), broker.get_message().as_str()),
+        Said::ChannelsLimitReached | Said::SerialisationError(_) => ErrorKind::Limit,
+        Said::AuthProviderError(_) => ErrorKind::Unauthorized,
+        _ => ErrorKind::Disconnected,
+    };
+    let message = match said.kind() {
+        Said::ProtocolError(broker) => readable(broker.get_message().as_str()),
+        Said::MissingHeartbeatError => "the broker sent no heartbeat in time".to_owned(),
+        Said::IOError(cause) => format!("the connection failed: {cause}"),
+        _ => "the connection is gone".to_owned(),
+    };
+    Error::new(kind, message).source(said)
+}
+
+/// As [`error`]; for what only happens while connecting.
+pub(super) fn connect_error(said: lapin::Error) -> Error {
+    let refused = error(said);
+    match refused.kind() {
+        ErrorKind::Unauthorized => refused.hint("check user, password and what the user may do"),
+        // The virtual host is the only thing that is named while connecting.
+        ErrorKind::NotFound => refused.hint("create the virtual host, or name another"),
+        _ => refused,
+    }
+}
+
+/// Reply codes of AMQP 0-9-1, section 1.8 of its reference, as RabbitMQ uses them.
+fn of_code(code: u16, text: &str) -> ErrorKind {
+    match code {
+        311 | 501..=505 => ErrorKind::Limit,
+        403 => ErrorKind::Unauthorized,
+        // A queue whose node is down is there again later.
+        404 if text.contains("is down") => ErrorKind::Disconnected,
+        404 => ErrorKind::NotFound,
+        405 | 406 => ErrorKind::Conflict,
+        530 if text.contains("not found") => ErrorKind::NotFound,
+        530 if text.contains("refused") || text.contains("access") => ErrorKind::Unauthorized,
+        540 => ErrorKind::Refused,
+        320 | 541 | 200 => ErrorKind::Disconnected,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// The broker shouts its code first; people read the rest.
+fn readable(text: &str) -> String {
+    let said = text.split_once(" - ").map_or(text, |(_, said)| said);
+    format!("the broker says: {said}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_kinds() {
+        for (code, text, kind) in [
+            (404, "NOT_FOUND - no queue 'q' in vhost '/'", ErrorKind::NotFound),
+            (404, "home node 'a@b' of queue 'q' is down or inaccessible", ErrorKind::Disconnected),
+            (406, "PRECONDITION_FAILED - inequivalent arg", ErrorKind::Conflict),
+            (403, "ACCESS_REFUSED", ErrorKind::Unauthorized),
+            (530, "NOT_ALLOWED - vhost v not found", ErrorKind::NotFound),
+            (
+                530,
+                "NOT_ALLOWED - access to vhost 'v' refused for user 'u'",
+                ErrorKind::Unauthorized,
+            ),
+            (320, "CONNECTION_FORCED - shutdown", ErrorKind::Disconnected),
+        ] {
+            assert_eq!(of_code(code, text), kind, "{text}");
+        }
+        assert_eq!(readable("NOT_FOUND - no queue"), "the broker says: no queue");
+    }
+}

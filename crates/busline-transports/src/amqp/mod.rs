@@ -1,0 +1,88 @@
+//! RabbitMQ by AMQP 0-9-1: `amqp://user:password@host:5672/vhost`, and `amqps:` with TLS.
+//!
+//! The broker's words for ours:
+//!
+//! | ours | RabbitMQ's |
+//! |---|---|
+//! | topic | a durable topic exchange of that name |
+//! | key, pattern | routing key, binding |
+//! | group | the queue `{group}.{topic}`, classic without arguments or, by option, quorum |
+//! | broadcast | an exclusive queue |
+//! | receipt | publisher confirm; `Unroutable` is a returned message |
+//! | attempt | a quorum queue counts; elsewhere a header counts retries, and a redelivery is "at least" |
+//! | retry, delayed | a copy through a queue of that delay, confirmed before the original is acked |
+//! | dead letter | a message to the exchange `{group}.{topic}.dead`, confirmed before the original is acked |
+//! | log | the stream queue `{topic}.log`, bound when the topic is declared with replay |
+//!
+//! Not supported: moving a group, looking at messages unnoticed, deduplication, and transactions. What a
+//! dead member held counts as delivered also where it had not seen it: the broker fetches ahead.
+
+mod admin;
+mod capabilities;
+mod config;
+mod connection;
+mod consume;
+mod consuming;
+mod declare;
+mod error;
+mod exact;
+mod header;
+mod held;
+mod lanes;
+mod management;
+mod mapping;
+mod names;
+mod publish;
+mod route;
+mod session;
+mod settings;
+mod stream;
+mod subscribe;
+
+use std::fmt;
+use std::sync::Arc;
+
+use busline_core::transport::{Connect, Session, Transport};
+use busline_core::{Capabilities, Result};
+use futures_util::future::BoxFuture;
+
+pub use config::{AmqpConfig, Password, QueueKind};
+
+use crate::url::BusUrl;
+
+/// RabbitMQ.
+#[derive(Debug, Clone)]
+pub struct AmqpTransport {
+    config: Arc<AmqpConfig>,
+}
+
+impl AmqpTransport {
+    /// Onto the broker of this configuration; nothing is connected yet.
+    pub fn new(config: AmqpConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+}
+
+/// The registry's way in.
+pub(crate) fn open(url: BusUrl) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(AmqpTransport::new(AmqpConfig::from_url(url)?)))
+}
+
+impl fmt::Display for AmqpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}
+
+impl Transport for AmqpTransport {
+    fn capabilities(&self) -> Capabilities {
+        capabilities::upper(&self.config)
+    }
+
+    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        Box::pin(async move {
+            let session = session::AmqpSession::open(Arc::clone(&self.config), connect).await?;
+            Ok(Arc::new(session) as Arc<dyn Session>)
+        })
+    }
+}
