@@ -385,6 +385,7 @@ impl Session for LackingSession {
 async fn what_is_refused_fails_when_it_binds_and_names_the_way_out() {
     let lacks = [
         Capability::Replay,
+        Capability::GroupStart,
         Capability::Broadcast,
         Capability::RetryLimit,
         Capability::BlockingRetry,

@@ -56,6 +56,9 @@ impl Admin for BrokenAdmin {
             if self.shared.has(Flaw::HidesInFlight) {
                 groups.iter_mut().for_each(|group| group.in_flight = 0);
             }
+            if self.shared.has(Flaw::HidesMembers) {
+                groups.iter_mut().for_each(|group| group.members = 0);
+            }
             Ok(groups)
         })
     }
@@ -68,7 +71,10 @@ impl Admin for BrokenAdmin {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Peeked>>> {
         Box::pin(async move {
-            let peeked = self.found(self.sound()?.peek(topic, group, from, limit).await);
+            let mut peeked = self.found(self.sound()?.peek(topic, group, from, limit).await);
+            if self.shared.has(Flaw::PeeksBackwards) {
+                peeked.iter_mut().for_each(|peeked| peeked.reverse());
+            }
             if self.shared.has(Flaw::PeekSettles) {
                 self.sound()?.purge(topic, group).await?;
             }

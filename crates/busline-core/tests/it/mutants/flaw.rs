@@ -288,7 +288,9 @@ flaws! {
     /// What was settled and not answered is dropped by a close.
     CloseDropsSettles => "closing_flushes_settles";
     /// What was fetched ahead counts as an attempt when it is given back.
-    StopCounts => "stopping_gives_back_what_was_not_handed_out";
+    StopCounts => "what_was_not_handed_out_is_not_counted";
+    /// What was fetched ahead stays with a stopped subscription.
+    StopKeeps => "stopping_gives_back_what_was_not_handed_out";
     /// A stopped subscription goes on.
     NeverStops => "a_stopped_subscription_ends";
     /// A dropped subscription keeps taking messages.
@@ -321,11 +323,15 @@ flaws! {
     /// Topics are listed as they come.
     ListsUnsorted => "topics_are_listed";
     /// What is in flight is not listed.
-    HidesInFlight => "groups_are_listed";
+    HidesInFlight => "groups_count_what_they_do";
+    /// Members are not listed.
+    HidesMembers => "groups_are_listed";
     /// A reset does nothing.
     ResetsNothing => "a_reset_moves_running_members";
     /// Who looks settles.
     PeekSettles => "a_peek_leaves_everything";
+    /// Who looks sees the newest first.
+    PeeksBackwards => "a_peek_shows_what_waits";
     /// A purge only counts.
     PurgesNothing => "a_purge_settles_everything";
     /// Conditions of a deletion are ignored.

@@ -30,7 +30,7 @@ impl BrokenSubscription {
 
     async fn next_flawed(&mut self) -> Result<Option<Vec<Delivery>>> {
         let shared = Arc::clone(&self.shared);
-        if shared.has_any(&[Flaw::StopCounts, Flaw::DroppedStreamsTake])
+        if shared.has_any(&[Flaw::StopCounts, Flaw::StopKeeps, Flaw::DroppedStreamsTake])
             && let Some(next) = self.ahead.pop_front()
         {
             return Ok(Some(vec![next]));
@@ -133,7 +133,7 @@ impl BrokenSubscription {
             let rest = chunk.split_off(chunk.len().min(room));
             shared.notes().hoard.extend(rest);
         }
-        if shared.has_any(&[Flaw::StopCounts, Flaw::DroppedStreamsTake]) {
+        if shared.has_any(&[Flaw::StopCounts, Flaw::StopKeeps, Flaw::DroppedStreamsTake]) {
             self.ahead.extend(chunk.split_off(chunk.len().min(1)));
         }
         chunk
@@ -155,6 +155,9 @@ impl Subscription for BrokenSubscription {
         Box::pin(async move {
             if self.shared.has_any(&[Flaw::NeverStops, Flaw::BroadcastsStay]) {
                 return Ok(());
+            }
+            if self.shared.has(Flaw::StopKeeps) {
+                self.shared.notes().hoard.extend(self.ahead.drain(..));
             }
             self.ahead.clear();
             match &mut self.inner {
