@@ -424,6 +424,7 @@ impl Stage {
             records.extend(moved);
             known.records = Arc::new(records);
             known.flights.clear();
+            known.created = true;
             known.seen = appended.next;
         });
         Ok(())
@@ -615,7 +616,10 @@ impl Stage {
             Log::open_or_create(storage, dir, b"", options, now_us)
         };
         let log = log.map_err(|error| format!("it does not open: {error}"))?;
-        self.learn(|known| known.created = true);
+        // Who opens what a dead creator left makes its name durable with the first append only.
+        if log.open_report().created {
+            self.learn(|known| known.created = true);
+        }
         self.processes[p].log = Some(log.clone());
         Ok(log)
     }
