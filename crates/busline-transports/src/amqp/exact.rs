@@ -11,7 +11,7 @@ pub(super) fn write(headers: &Headers) -> String {
     Value::Array(pairs.collect()).to_string()
 }
 
-/// What [`write`] wrote; `None` for anything else. Depth is bounded by the parser of JSON.
+/// What [`write()`] wrote; `None` for anything else. Depth is bounded by the parser of JSON.
 pub(super) fn parse(text: &str) -> Option<Headers> {
     let Value::Array(pairs) = serde_json::from_str(text).ok()? else { return None };
     pairs.iter().map(pair).collect()
