@@ -62,11 +62,23 @@ impl Setup {
     }
 }
 
-/// Removes a folder, if it is there.
+/// How long a folder is waited for in which others still write.
+const REMOVE_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Removes a folder, if it is there. The thread of a session that was closed may still put down there that its
+/// logs ended well: that is waited for.
 fn remove(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(problem(dir, &error)),
-        _ => Ok(()),
+    let began = std::time::Instant::now();
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::DirectoryNotEmpty
+                    && began.elapsed() < REMOVE_MAX => {}
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(problem(dir, &error));
+            }
+            _ => return Ok(()),
+        }
     }
 }
 
