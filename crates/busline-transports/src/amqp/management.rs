@@ -17,6 +17,9 @@ use super::config::AmqpConfig;
 /// No list is longer; a broker that claims more is not believed.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
+/// How often a list is asked for that the broker cannot make at the moment.
+const ASKED_MAX: u32 = 5;
+
 const SEGMENT: &AsciiSet = NON_ALPHANUMERIC;
 
 /// An exchange.
@@ -73,7 +76,16 @@ fn address(config: &AmqpConfig) -> String {
 
 async fn get(config: &AmqpConfig, path: &str) -> Result<Bytes> {
     let address = address(config);
-    let getting = get_from(config, &address, path);
+    let getting = async {
+        let mut asked = 1;
+        loop {
+            match get_from(config, &address, path).await {
+                // A queue that goes while the list is made turns all of it into an error of the server.
+                Err(error) if error.kind() == ErrorKind::Other && asked < ASKED_MAX => asked += 1,
+                got => return got,
+            }
+        }
+    };
     let got = tokio::time::timeout(config.connect_timeout, getting).await;
     let late = |_| Error::new(ErrorKind::Elapsed, "the management API does not answer");
     got.map_err(late).and_then(|got| got).map_err(|error| error.context("management", address))
