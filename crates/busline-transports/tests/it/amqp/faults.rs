@@ -236,8 +236,9 @@ impl Breakable {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_is_stopped_and_started() {
-    let Some(breakable) = Breakable::find() else { return };
+    // First: another test may have stopped the broker at this moment.
     let _turn = TURN.lock().await;
+    let Some(breakable) = Breakable::find() else { return };
     let vhost = breakable.broker.vhost();
     let link = Arc::new(link(&[vhost.url(&breakable.broker.address(), "&queue=quorum")]));
     declare(&link).await;
@@ -263,8 +264,9 @@ async fn a_broker_is_stopped_and_started() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_alarm_blocks_publishers_and_nobody_else() {
-    let Some(breakable) = Breakable::find() else { return };
+    // First: another test may have stopped the broker at this moment.
     let _turn = TURN.lock().await;
+    let Some(breakable) = Breakable::find() else { return };
     let vhost = breakable.broker.vhost();
     let url = vhost.url(&breakable.broker.address(), "");
     let link = link(std::slice::from_ref(&url));
