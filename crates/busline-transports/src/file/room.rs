@@ -24,8 +24,10 @@ impl Room {
         if !self.is_scarce.load(Ordering::Relaxed) || !self.look(storage, path) {
             return Ok(());
         }
-        let message =
-            format!("less than {} KiB are left for what consumers settle", MARGIN_BYTES >> 10);
+        let message = format!(
+            "no space left: the last {} KiB are kept for what consumers settle",
+            MARGIN_BYTES >> 10
+        );
         Err(Error::new(ErrorKind::Full, message)
             .context("path", path.display())
             .hint("free some space: publishers go on by themselves"))
