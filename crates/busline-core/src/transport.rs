@@ -37,6 +37,12 @@ pub trait Transport: fmt::Debug + fmt::Display + Send + Sync + 'static {
     fn may_disconnect(&self) -> bool {
         true
     }
+
+    /// The conventions that its sessions follow whatever who connects asks for, as its URL says;
+    /// `None` follows [`Connect::dialect`].
+    fn dialect(&self) -> Option<Dialect> {
+        None
+    }
 }
 
 /// What a session is for.
@@ -69,6 +75,15 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Every dialect.
+    pub const ALL: &'static [Self] =
+        &[Self::Busline, Self::Eventail, Self::Aspyx, Self::Pypz, Self::Hermes];
+
+    /// The dialect of this name; `None` when there is none.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|dialect| dialect.as_str() == name)
+    }
+
     /// Its name in URLs and messages.
     pub fn as_str(self) -> &'static str {
         match self {

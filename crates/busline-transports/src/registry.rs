@@ -88,18 +88,23 @@ fn examples() -> String {
     ROWS.iter().map(|row| row.example).collect::<Vec<_>>().join(", ")
 }
 
-fn open_memory(url: BusUrl) -> Result<Arc<dyn Transport>> {
+fn open_memory(mut url: BusUrl) -> Result<Arc<dyn Transport>> {
     let transport = match url.address.as_str() {
         "" => MemoryTransport::new(),
         name => MemoryTransport::named(name),
     };
-    url.finish("none")?;
-    Ok(Arc::new(transport))
+    let dialect = url.take_dialect()?;
+    url.finish("dialect")?;
+    Ok(Arc::new(match dialect {
+        Some(dialect) => transport.in_dialect(dialect),
+        None => transport,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use busline_core::transport::Dialect;
 
     #[test]
     fn an_unknown_scheme_names_the_known_ones() {
@@ -107,6 +112,11 @@ mod tests {
         assert!(error.contains("no transport for the scheme 'carrier-pigeon:'"), "{error}");
         assert!(error.contains("memory:"), "{error}");
         assert!(open("memory:?x=1").unwrap_err().to_string().contains("has no option 'x'"));
+        let error = open("memory:?dialect=klingon").unwrap_err().to_string();
+        assert!(error.contains("dialect='klingon' is not busline, eventail"), "{error}");
+        let spoken = |url: &str| open(url).unwrap().dialect();
+        assert_eq!(spoken("memory:?dialect=eventail"), Some(Dialect::Eventail));
+        assert_eq!(spoken("memory:"), None);
         let shown: usize = ROWS.iter().map(|row| row.profiles.len()).sum();
         assert_eq!(profiles().len(), shown);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use busline_core::transport::Options;
+use busline_core::transport::{Dialect, Options};
 use busline_core::{Error, ErrorKind, Result};
 
 /// A parsed bus URL: `scheme:address?option=value&…`.
@@ -85,6 +85,12 @@ impl BusUrl {
             )
             .context("url", self)),
         }
+    }
+
+    /// Takes the option `dialect`, which every transport has.
+    pub fn take_dialect(&mut self) -> Result<Option<Dialect>> {
+        let known: Vec<_> = Dialect::ALL.iter().map(|dialect| dialect.as_str()).collect();
+        self.take("dialect", &known.join(", "), Dialect::parse)
     }
 
     /// Fails when an option was not taken: a misspelt option is an error, never ignored.

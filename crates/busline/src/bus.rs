@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use busline_core::link::{Link, LinkOptions};
 use busline_core::transport::{
-    DeleteIf, GroupInfo, Peeked, Role, Spec, TopicInfo, TopicSpec, Topology, TopologyMode,
+    DeleteIf, Dialect, GroupInfo, Peeked, Role, Spec, TopicInfo, TopicSpec, Topology, TopologyMode,
     Transport,
 };
 use busline_core::{
@@ -65,6 +65,20 @@ impl Bus {
         let bus = Self { link: Link::new(transports, options)?, topology: config.topology };
         bus.link.session(Role::Consume).await?;
         Ok(bus)
+    }
+
+    /// This bus for a style that follows the conventions of other programs: over the same brokers, in
+    /// this dialect, unless the URL says which (`?dialect=`): then in that.
+    ///
+    /// Where nothing changes it is this bus. Otherwise it has sessions of its own, connected when they
+    /// are needed, and is closed by itself; closing this one does not close it.
+    pub fn in_dialect(&self, dialect: Dialect) -> Result<Self> {
+        Ok(Self { link: self.link.in_dialect(dialect)?, topology: self.topology })
+    }
+
+    /// The wire conventions that it follows.
+    pub fn dialect(&self) -> Dialect {
+        self.link.dialect()
     }
 
     /// What the bus promises.

@@ -24,8 +24,8 @@ pub struct BusConfig {
     /// Whether missing topics and groups are created, missed, or not looked for.
     #[serde(default, deserialize_with = "topology")]
     pub topology: TopologyMode,
-    /// The wire conventions.
-    #[serde(skip)]
+    /// The wire conventions, where the URLs do not say: `dialect = "eventail"`.
+    #[serde(default, deserialize_with = "dialect")]
     pub dialect: Dialect,
     /// The most messages accepted and not receipted yet, where the session can be lost and they are
     /// kept to be sent again; `file:` has a `window` of its own in its URL.
@@ -106,6 +106,12 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
         Urls::One(url) => BusConfig::new(&url).urls,
         Urls::Many(urls) => urls,
     })
+}
+
+fn dialect<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Dialect, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Dialect::parse(&name)
+        .ok_or_else(|| serde::de::Error::custom(format!("there is no dialect '{name}'")))
 }
 
 fn topology<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<TopologyMode, D::Error> {

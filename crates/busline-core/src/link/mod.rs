@@ -40,7 +40,7 @@ pub struct LinkOptions {
     pub backoff: Backoff,
     /// How long the first connect may take in all, retries included; later ones have no limit.
     pub first_connect_max: Duration,
-    /// The wire conventions of its sessions.
+    /// The wire conventions of its sessions, unless the transports have their own.
     pub dialect: Dialect,
     /// The name by which operators recognise this program.
     pub client_name: String,
@@ -88,10 +88,10 @@ struct Slot {
 
 impl Link {
     /// A link over the transports, tried in turn; nothing is connected yet.
-    pub fn new(transports: Vec<Arc<dyn Transport>>, options: LinkOptions) -> Result<Self> {
-        if transports.is_empty() {
-            return Err(Error::new(ErrorKind::Limit, "a link needs at least one transport"));
-        }
+    ///
+    /// `Limit` when there is none, or when they do not follow the same dialect.
+    pub fn new(transports: Vec<Arc<dyn Transport>>, mut options: LinkOptions) -> Result<Self> {
+        options.dialect = one_dialect(&transports, options.dialect)?;
         Ok(Self(Arc::new(Inner {
             transports,
             current: AtomicUsize::new(0),
@@ -103,6 +103,22 @@ impl Link {
             instance: uuid::Uuid::new_v4().simple().to_string(),
             closed: watch::Sender::new(false),
         })))
+    }
+
+    /// A link over the same transports that follows this dialect, unless their URLs say which: then it
+    /// follows that. Where nothing changes it is this link; otherwise it has sessions of its own,
+    /// declares what is declared through it, and is closed by itself.
+    pub fn in_dialect(&self, dialect: Dialect) -> Result<Self> {
+        let dialect = one_dialect(&self.0.transports, dialect)?;
+        if dialect == self.dialect() {
+            return Ok(self.clone());
+        }
+        Self::new(self.0.transports.clone(), LinkOptions { dialect, ..self.0.options.clone() })
+    }
+
+    /// The wire conventions of its sessions.
+    pub fn dialect(&self) -> Dialect {
+        self.0.options.dialect
     }
 
     /// The clock it sleeps by.
@@ -371,6 +387,22 @@ impl fmt::Debug for Link {
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.transport().fmt(f)
+    }
+}
+
+/// What all of them follow: their own, or what is asked for.
+fn one_dialect(transports: &[Arc<dyn Transport>], asked: Dialect) -> Result<Dialect> {
+    let mut all = transports.iter().map(|transport| transport.dialect().unwrap_or(asked));
+    let first = all
+        .next()
+        .ok_or_else(|| Error::new(ErrorKind::Limit, "a link needs at least one transport"))?;
+    match all.find(|other| *other != first) {
+        None => Ok(first),
+        Some(other) => {
+            let (one, other) = (first.as_str(), other.as_str());
+            let why = format!("the URLs of one bus follow two dialects, '{one}' and '{other}'");
+            Err(Error::new(ErrorKind::Limit, why).hint("give all of them the same dialect"))
+        }
     }
 }
 

@@ -313,6 +313,30 @@ async fn only_a_dialect_that_has_message_ids_gets_them() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_style_asks_for_a_dialect_and_the_url_has_the_last_word() {
+    let plain = MemoryTransport::new();
+    let own = Link::new(vec![Arc::new(plain.clone())], options()).unwrap();
+    let theirs = own.in_dialect(Dialect::Eventail).unwrap();
+    assert_eq!((own.dialect(), theirs.dialect()), (Dialect::Busline, Dialect::Eventail));
+    let topics = vec![TopicSpec::new(topic())];
+    theirs.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+    for link in [&theirs, &own] {
+        futures_util::future::join_all(link.send(batch(&["1"])).await.unwrap()).await;
+    }
+    let ids: Vec<_> =
+        stored(&own).await.into_iter().map(|r| r.message.properties.message_id).collect();
+    assert!(ids[0].is_none() && ids[1].is_some(), "{ids:?}");
+
+    let fixed: Arc<dyn Transport> = Arc::new(plain.clone().in_dialect(Dialect::Busline));
+    let link = Link::new(vec![Arc::clone(&fixed)], options()).unwrap();
+    assert_eq!(link.in_dialect(Dialect::Eventail).unwrap().dialect(), Dialect::Busline);
+    let other: Arc<dyn Transport> = Arc::new(plain.in_dialect(Dialect::Eventail));
+    let error = Link::new(vec![fixed, other], options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("two dialects, 'busline' and 'eventail'"), "{error}");
+}
+
 /// A bus in memory that says it lacks some promises.
 #[derive(Debug)]
 struct Lacking(MemoryTransport, Vec<Capability>);

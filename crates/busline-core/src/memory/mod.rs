@@ -46,7 +46,7 @@ use crate::capability::{Capabilities, Capability, Durability, Lease, Support};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Result;
 use crate::limits::Limits;
-use crate::transport::{Connect, Retention, Session, Transport};
+use crate::transport::{Connect, Dialect, Retention, Session, Transport};
 use broker::Broker;
 
 /// How a bus in memory behaves.
@@ -96,6 +96,7 @@ impl MemoryOptions {
 pub struct MemoryTransport {
     name: Option<Arc<str>>,
     broker: Arc<Broker>,
+    dialect: Option<Dialect>,
 }
 
 /// The named buses that somebody holds.
@@ -141,8 +142,15 @@ impl MemoryTransport {
         MemoryBroker::new(Arc::clone(&self.broker))
     }
 
+    /// The same bus with sessions that follow this dialect, whatever they are asked for. Nothing of it
+    /// can be seen but that messages get no ids where it has none.
+    #[must_use]
+    pub fn in_dialect(self, dialect: Dialect) -> Self {
+        Self { dialect: Some(dialect), ..self }
+    }
+
     fn of(name: Option<Arc<str>>, broker: Arc<Broker>) -> Self {
-        Self { name, broker }
+        Self { name, broker, dialect: None }
     }
 }
 
@@ -160,6 +168,10 @@ impl Transport for MemoryTransport {
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         // One mapping serves every dialect: nothing of it can be seen on a wire.
         Box::pin(async move { session::MemorySession::open(&self.broker, &connect) })
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        self.dialect
     }
 
     fn may_disconnect(&self) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use busline_core::transport::Options;
+use busline_core::transport::{Dialect, Options};
 use busline_core::{Error, ErrorKind, Result};
 use percent_encoding::percent_decode_str;
 
@@ -12,7 +12,7 @@ use crate::url::{BusUrl, duration};
 
 /// What [`AmqpConfig::from_url`] knows, for messages.
 const KNOWN: &str = "queue (classic, quorum), replay, heartbeat, connect_timeout, window, \
-                     password_file, password_env, ca, management";
+                     password_file, password_env, ca, management, dialect";
 
 /// What kind of queue a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,6 +107,8 @@ pub struct AmqpConfig {
     pub ca: Option<PathBuf>,
     /// Where the management API is, as `http://host:15672`; next to the broker unless said.
     pub management: Option<String>,
+    /// The conventions that sessions follow, whatever they are asked for.
+    pub dialect: Option<Dialect>,
 }
 
 impl AmqpConfig {
@@ -155,6 +157,7 @@ impl AmqpConfig {
             window: 4096,
             ca: url.take("ca", "a path", |text| Some(text.into()))?,
             management: None,
+            dialect: url.take_dialect()?,
         };
         config.tune(&mut url)?;
         url.finish(KNOWN)?;

@@ -42,8 +42,8 @@ mod subscribe;
 use std::fmt;
 use std::sync::Arc;
 
-use busline_core::transport::{Connect, Session, Transport};
-use busline_core::{Capabilities, Result};
+use busline_core::transport::{Connect, Dialect, Session, Transport};
+use busline_core::{Capabilities, Error, Result};
 use futures_util::future::BoxFuture;
 
 pub use config::{AmqpConfig, Password, QueueKind};
@@ -79,8 +79,17 @@ impl Transport for AmqpTransport {
         capabilities::upper(&self.config)
     }
 
-    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+    fn dialect(&self) -> Option<Dialect> {
+        self.config.dialect
+    }
+
+    fn connect(&self, mut connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        connect.dialect = self.config.dialect.unwrap_or(connect.dialect);
         Box::pin(async move {
+            if !matches!(connect.dialect, Dialect::Busline | Dialect::Eventail) {
+                let what = format!("dialect '{}'", connect.dialect.as_str());
+                return Err(Error::refused(&what, "amqp", "it speaks busline and eventail"));
+            }
             let session = session::AmqpSession::open(Arc::clone(&self.config), connect).await?;
             Ok(Arc::new(session) as Arc<dyn Session>)
         })

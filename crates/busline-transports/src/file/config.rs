@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use busline_core::transport::Dialect;
 use busline_core::{Durability, Error, ErrorKind, Result};
 
 use crate::url::{BusUrl, duration};
 
 /// What [`FileConfig::from_url`] knows, for messages.
 const KNOWN: &str = "sync (always, interval, os), sync_interval, segment_bytes, window, full_wait, \
-                     create, allow_remote";
+                     create, allow_remote, dialect";
 
 /// When a receipt is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +41,9 @@ pub struct FileConfig {
     pub create: bool,
     /// Whether a network file system is accepted, against advice: locks may not work there.
     pub allow_remote: bool,
+    /// The conventions that sessions follow, whatever they are asked for; nothing of it can be seen
+    /// but that messages get no ids where the dialect has none.
+    pub dialect: Option<Dialect>,
 }
 
 impl FileConfig {
@@ -53,6 +57,7 @@ impl FileConfig {
             full_wait: Duration::from_secs(5),
             create: true,
             allow_remote: false,
+            dialect: None,
         }
     }
 
@@ -95,6 +100,7 @@ impl FileConfig {
         if let Some(allow) = url.take("allow_remote", "true or false", is_bool)? {
             config.allow_remote = allow;
         }
+        config.dialect = url.take_dialect()?;
         url.finish(KNOWN)?;
         Ok(config)
     }
@@ -123,12 +129,15 @@ mod tests {
         assert_eq!(config("file:b?sync=os").unwrap().durability(), Durability::Process);
         let every = config("file:b?sync=interval&sync_interval=20ms").unwrap();
         assert_eq!(every.sync, Sync::Interval(Duration::from_millis(20)));
+        let eventail = config("file:b?dialect=eventail").unwrap();
+        assert_eq!(eventail.dialect, Some(Dialect::Eventail));
         assert_eq!(config("file:b?segment_bytes=4096").unwrap().segment_bytes, 4096);
         for (bad, words) in [
             ("file:b?sync=never", "always, interval or os"),
             ("file:b?sync_interval=1s", "needs sync=interval"),
             ("file:b?sync=interval&sync_interval=0ms", "above 0"),
             ("file:b?segment_bytes=1", "2^30"),
+            ("file:b?dialect=none", "busline, eventail"),
             ("file:b?window=0", "window='0'"),
             ("file:b?fsync=off", "no option 'fsync'; its options are sync"),
         ] {

@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use busline_core::transport::{Connect, Dialect, Session, Transport};
-use busline_core::{Capabilities, Capability, Clock, Error, Lease, Limits, Result, Support};
+use busline_core::{Capabilities, Capability, Clock, Lease, Limits, Result, Support};
 use busline_log::storage::{FsStorage, Storage};
 use futures_util::future::BoxFuture;
 
@@ -115,13 +115,7 @@ struct Opener {
 
 impl Opener {
     fn open(self, connect: &Connect) -> Result<FileSession> {
-        if connect.dialect != Dialect::Busline {
-            return Err(Error::refused(
-                &format!("dialect '{}'", connect.dialect.as_str()),
-                "file:",
-                "only our own is spoken on the embedded log so far",
-            ));
-        }
+        // One mapping serves every dialect: no other program's conventions reach these files.
         let mut open = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let store = match open.upgrade() {
             Some(store) => store,
@@ -154,6 +148,10 @@ impl Transport for FileTransport {
 
     fn may_disconnect(&self) -> bool {
         false
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        self.config.dialect
     }
 }
 

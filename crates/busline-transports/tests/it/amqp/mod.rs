@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use broker::{Broker, Vhost};
 use busline_core::conformance::{self, Harness, Rig, Verdict};
-use busline_core::transport::{Connect, Session, Transport};
+use busline_core::transport::{Connect, Dialect, Session, Transport};
 use busline_core::{Capabilities, Error, ErrorKind, Result};
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, ready};
@@ -67,6 +67,11 @@ impl Transport for Cuttable {
     fn capabilities(&self) -> Capabilities {
         let url = self.0.vhost.url("localhost", self.0.options);
         busline_transports::open(&url).unwrap().capabilities()
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        let url = self.0.vhost.url("localhost", self.0.options);
+        busline_transports::open(&url).unwrap().dialect()
     }
 
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
