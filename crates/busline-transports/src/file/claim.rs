@@ -9,7 +9,7 @@ use busline_log::{ClaimId, ClaimOutcome, ClaimRequest, Mark, Member};
 use super::error::of_log;
 use super::mapping::{Chunk, GroupConfig, Selection};
 use super::settle::{Decision, SettleJob};
-use super::state::{Held, SubscriptionState};
+use super::state::{Held, SubscriptionState, UnderWay};
 use super::wait::with_room;
 use super::worker::{Job, submit};
 
@@ -143,7 +143,7 @@ impl Claimer {
 pub(super) fn give_back(state: &Arc<SubscriptionState>, claim: Claim) {
     for raw in claim.chunk.into_records() {
         let held = Held::new(claim.id, &raw, claim.at, Duration::ZERO);
-        let job = SettleJob::new(state, held, Decision::Return, None);
+        let job = SettleJob::new(UnderWay::new(state), held, Decision::Return, None);
         if submit(&state.jobs, Job::Settle(job)).is_err() {
             return;
         }

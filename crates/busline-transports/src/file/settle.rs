@@ -64,11 +64,6 @@ impl Settling {
         self.jobs.is_empty()
     }
 
-    /// Whether something of this subscription is left to settle.
-    pub(super) fn concerns(&self, subscription: &Arc<SubscriptionState>) -> bool {
-        self.jobs.iter().any(|job| Arc::ptr_eq(&job.subscription, subscription))
-    }
-
     /// Puts the dead letters of this round into the writers of their topics.
     ///
     /// They are written and synced with everything else of the round, before the settles. On a full
@@ -135,12 +130,11 @@ type Letter = (Arc<TopicLog>, Vec<u8>, Vec<u8>, Vec<u8>);
 
 impl SettleJob {
     pub(super) fn new(
-        subscription: &Arc<SubscriptionState>,
+        subscription: UnderWay,
         held: Held,
         decision: Decision,
         done: Option<SettledSender>,
     ) -> Self {
-        let subscription = UnderWay::new(subscription);
         Self { subscription, held, decision, done, is_buried: false, full_since: None }
     }
 

@@ -134,8 +134,12 @@ impl SubscriptionState {
         if let Some(member) = member {
             *self.member.lock().unwrap_or_else(PoisonError::into_inner) = Some(member);
         }
-        if !self.in_flight().held.is_empty() {
-            return;
+        {
+            let in_flight = self.in_flight();
+            if !in_flight.held.is_empty() || self.is_under_way() {
+                // Whoever took the last one out after it was closed asks again, behind its settle.
+                return;
+            }
         }
         let member = self.member.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(member) = member else { return };
@@ -167,7 +171,7 @@ impl SubscriptionState {
         for held in held {
             let Some(subscription) = self.me.upgrade() else { return };
             let decision = Decision::Outcome(Outcome::Retry { after: None });
-            let job = SettleJob::new(&subscription, held, decision, None);
+            let job = SettleJob::new(UnderWay::new(&subscription), held, decision, None);
             // Without the thread the others take over when the member is gone.
             let _ = submit(&self.jobs, Job::Settle(job));
         }
@@ -209,16 +213,20 @@ impl SubscriptionState {
             }
             return;
         }
+        let me = self.me.upgrade();
         let (held, last) = {
             let mut in_flight = self.in_flight();
             let held = in_flight.held.remove(&tag);
             in_flight.bytes -= held.as_ref().map_or(0, |held| held.bytes);
+            let held = held.filter(|held| !held.lost).zip(me.as_ref());
+            // Under way from the moment on at which it is not held any more: the member must not leave between.
+            let held = held.map(|(held, me)| (held, UnderWay::new(me)));
             (held, in_flight.closed && in_flight.held.is_empty())
         };
         self.room.notify_one();
-        match (held.filter(|held| !held.lost), self.me.upgrade()) {
-            (Some(held), Some(me)) => self.submit(&me, held, decision, done),
-            _ => {
+        match held {
+            Some((held, under_way)) => self.submit(under_way, held, decision, done),
+            None => {
                 if let Some(done) = done {
                     done.send(Err(lost("its lease ran out, or its session has ended")));
                 }
@@ -229,13 +237,24 @@ impl SubscriptionState {
         }
     }
 
+    /// Whether a settle is on its way that is not written yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
     /// Whether so many settles wait for the disk that nothing more is to be handed out.
     pub(super) fn is_behind(&self) -> bool {
         self.under_way.load(Ordering::Acquire) >= UNDER_WAY_MAX
     }
 
-    fn submit(&self, me: &Arc<Self>, held: Held, decision: Decision, done: Option<SettledSender>) {
-        let job = SettleJob::new(me, held, decision, done);
+    fn submit(
+        &self,
+        under_way: UnderWay,
+        held: Held,
+        decision: Decision,
+        done: Option<SettledSender>,
+    ) {
+        let job = SettleJob::new(under_way, held, decision, done);
         // Without the thread nothing is settled: the sender is dropped, which says `Lost`.
         if let Err(error) = submit(&self.jobs, Job::Settle(job)) {
             tracing::warn!(%error, "a delivery cannot be settled any more");

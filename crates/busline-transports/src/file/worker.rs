@@ -214,10 +214,9 @@ impl Worker {
             self.gathering.took = self.store.time.clock().monotonic().saturating_sub(began);
         }
         self.settling.settle(&self.store, &mut self.unsynced);
-        let settling = &self.settling;
         let done = |(subscription, _): &mut (Arc<SubscriptionState>, _)| {
             // What it gives back would count as an attempt if the member had left before.
-            !settling.concerns(subscription)
+            !subscription.is_under_way()
         };
         for (subscription, member) in self.leaving.extract_if(.., done) {
             subscription.leave(member.map(|member| *member));

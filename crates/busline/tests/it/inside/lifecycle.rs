@@ -176,3 +176,22 @@ async fn what_somebody_else_wrote_is_named_and_what_is_around_it_is_read() {
     let record = reader.next().await.unwrap().unwrap();
     assert_eq!(record.message.payload.as_ref(), b"three");
 }
+
+/// The member leaves on the thread that settles, while the caller decides on what is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_while_the_member_leaves_is_settled() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = open(directory.path(), "sync=os").await;
+    let publisher = bus.publisher("t").await.unwrap();
+    for round in 0..400 {
+        let group = bus.group("t", "g").unwrap().start(Position::Earliest);
+        let mut consumer = group.subscribe().await.unwrap();
+        publish(&publisher, "k", round.to_string()).await;
+        let delivery = soon("the delivery", consumer.next()).await.unwrap().unwrap();
+        assert_eq!(delivery.message.payload, round.to_string());
+        let settling = std::thread::spawn(move || delivery.ack());
+        consumer.stop().await.unwrap();
+        let settled = settling.join().unwrap().await;
+        assert!(settled.is_ok(), "round {round}: {settled:?}");
+    }
+}
