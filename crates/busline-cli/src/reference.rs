@@ -128,7 +128,7 @@ const ENTRIES: &[Entry] = &[
             &[
                 ("topic", "the dead-letter topic"),
                 ("offset", "its place there"),
-                ("time", "when it got there, RFC 3339"),
+                ("time", "when it got there (or was rejected, where nobody keeps that), RFC 3339"),
                 ("key", "its key, unchanged"),
                 ("message_id", "its message id, unchanged, or null"),
                 ("payload_bytes", "the length of the payload"),

@@ -14,6 +14,11 @@ use crate::progress::Progress;
 /// The group that consumes.
 const GROUP: &str = "bench";
 
+/// The group that is to consume: declared first, since not every bus lets one start in the past.
+pub(super) async fn declare(bus: &Bus, topic: &Topic) -> Outcome {
+    Ok(bus.group(topic.clone(), GROUP)?.declare().await?)
+}
+
 /// Publishes everything, pipelined, and waits for every receipt.
 pub(super) async fn publish(
     app: &App,
@@ -88,8 +93,8 @@ pub(super) async fn consume(
     topic: &Topic,
     report: &mut Report,
 ) -> Outcome {
-    let group = bus.group(topic.clone(), GROUP)?.start(Position::Earliest).max_in_flight(4096);
-    let mut consumer = group.subscribe().await?;
+    let group = bus.group(topic.clone(), GROUP)?.max_in_flight(4096);
+    let mut consumer = group.join().await?;
     let mut progress = Progress::new(app, "consumed", Some(args.messages));
     let started = app.clock.monotonic();
     let mut last = None;

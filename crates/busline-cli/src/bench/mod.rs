@@ -53,6 +53,7 @@ async fn measure(
     topic: &Topic,
     report: &mut Report,
 ) -> Outcome {
+    bus::declare(bus, topic).await?;
     bus::publish(app, args, bus, topic, report).await?;
     bus::read(app, args, bus, topic, report).await?;
     bus::consume(app, args, bus, topic, report).await?;

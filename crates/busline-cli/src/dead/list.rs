@@ -4,7 +4,7 @@ use busline::{Record, Timestamp, Topic};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::{Letters, chosen, line_of, queue};
+use super::{Letters, chosen, line_of, queue, time_of};
 use crate::app::{App, Missing};
 use crate::args::DeadArgs;
 use crate::exit::Outcome;
@@ -72,11 +72,11 @@ struct Summary<'a>(&'a Record);
 
 impl Serialize for Summary<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Record { message, offset, time } = self.0;
+        let Record { message, offset, .. } = self.0;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("topic", &message.topic)?;
         map.serialize_entry("offset", offset)?;
-        map.serialize_entry("time", time)?;
+        map.serialize_entry("time", &time_of(self.0))?;
         map.serialize_entry("key", message.key.as_str())?;
         map.serialize_entry("message_id", &message.properties.message_id.as_deref())?;
         map.serialize_entry("payload_bytes", &message.payload.len())?;
@@ -92,7 +92,10 @@ fn summary(record: &Record, now: Timestamp) -> String {
     line.push_str(&format!("  {}", human::shortened(&reason, super::REASON_CHARS_MAX)));
     let attempt = letter.attempt.map_or("unknown".to_owned(), |attempt| attempt.to_string());
     line.push_str(&format!("  (attempt {attempt}, put back {} times, ", letter.redrives));
-    line.push_str(&format!("{} ago)", human::ago(record.time, now)));
+    match time_of(record) {
+        Some(time) => line.push_str(&format!("{} ago)", human::ago(time, now))),
+        None => line.push_str("nobody knows when)"),
+    }
     line
 }
 

@@ -9,7 +9,7 @@ mod sweep;
 use std::collections::BTreeMap;
 
 use busline::transport::Peeked;
-use busline::{Admin, Message, Offset, Record, Topic, dead};
+use busline::{Admin, Message, Offset, Record, Timestamp, Topic, dead};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,8 +21,10 @@ use crate::human;
 use crate::line::{Letter, Line};
 use crate::output;
 
-/// How many letters are looked at at once.
+/// How many letters are looked at at once, at first; a page is twice as long as the one before, up to
+/// the other: a queue without places is gone through from its head for each.
 const PAGE: usize = 256;
+const PAGE_MAX: usize = 4096;
 
 /// Sees, looks into, puts back or drops dead letters.
 pub(crate) async fn run(app: &mut App, verb: DeadVerb) -> Outcome {
@@ -39,12 +41,13 @@ struct Letters<'a> {
     admin: &'a Admin,
     topic: &'a Topic,
     from: Option<Offset>,
+    limit: usize,
     ended: bool,
 }
 
 impl<'a> Letters<'a> {
     fn new(admin: &'a Admin, topic: &'a Topic) -> Self {
-        Self { admin, topic, from: None, ended: false }
+        Self { admin, topic, from: None, limit: PAGE, ended: false }
     }
 
     /// The next ones; empty at the end.
@@ -53,8 +56,9 @@ impl<'a> Letters<'a> {
             return Ok(Vec::new());
         }
         let group = dead::dead_group();
-        let page = self.admin.peek(self.topic, &group, self.from.as_ref(), PAGE).await?;
-        self.ended = page.len() < PAGE;
+        let page = self.admin.peek(self.topic, &group, self.from.as_ref(), self.limit).await?;
+        self.ended = page.len() < self.limit;
+        self.limit = (self.limit * 2).min(PAGE_MAX);
         if let Some(last) = page.last() {
             self.from = Some(last.record.offset.next());
         }
@@ -78,7 +82,13 @@ fn chosen(filter: Option<&Filter>, line: &Line<'_>) -> bool {
 }
 
 fn line_of(record: &Record) -> Line<'_> {
-    Line::letter(&record.message, Some(&record.offset), Some(record.time))
+    Line::letter(&record.message, Some(&record.offset), time_of(record))
+}
+
+/// When the letter got there; a queue does not keep that, then it is when it was rejected.
+fn time_of(record: &Record) -> Option<Timestamp> {
+    let kept = Some(record.time).filter(|time| *time != Timestamp::default());
+    kept.or_else(|| Letter::of(&record.message).rejected_at)
 }
 
 fn reason_of(message: &Message) -> &str {

@@ -3,7 +3,9 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests")]
 
+mod amqp;
 mod bounds;
+mod broker;
 mod consume;
 mod dead;
 mod demo;

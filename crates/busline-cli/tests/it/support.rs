@@ -16,6 +16,7 @@ pub(crate) const QUAKES: &str =
 /// A directory, and what was run in it. The default bus is in it.
 pub(crate) struct Place {
     directory: tempfile::TempDir,
+    url: Option<String>,
 }
 
 /// How a run ended.
@@ -29,7 +30,12 @@ pub(crate) struct Done {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap(), url: None }
+    }
+
+    /// The same with another bus as the default.
+    pub(crate) fn on(url: String) -> Self {
+        Self { url: Some(url), ..Self::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -46,6 +52,7 @@ impl Place {
         let mut command = Command::new(BUSLINE);
         command.args(args).current_dir(self.path());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.url.iter().map(|url| ("BUSLINE_URL", url)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
