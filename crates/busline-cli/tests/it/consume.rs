@@ -101,7 +101,7 @@ fn a_broadcast_sees_what_comes_from_now_on() {
 fn a_count_that_does_not_come() {
     let place = Place::new();
     place.publish("t", &["a"]);
-    let args = ["--json", "consume", "t", "--group", "g", "--count", "2", "--timeout", "20ms"];
+    let args = ["--json", "consume", "t", "--group", "g", "--count", "2", "--timeout", "3s"];
     let done = place.run(&args);
     done.fails(3, &["1 of 2"]);
     assert_eq!(done.lines().len(), 1);

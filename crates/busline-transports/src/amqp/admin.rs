@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use busline_core::transport::{Admin, DeleteIf, GroupInfo, Peeked, TopicInfo};
 use busline_core::{
@@ -12,9 +13,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use lapin::Channel;
 use lapin::options::{
-    BasicGetOptions, ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions,
+    BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
-use lapin::types::ShortString;
+use lapin::types::{FieldTable, ShortString};
 
 use super::declare;
 use super::error::error;
@@ -28,6 +30,10 @@ use super::stream;
 pub(super) struct AmqpAdmin {
     core: Arc<Core>,
 }
+
+/// What was looked at is back at once; a broker that is busy gets this long.
+const GIVEN_BACK_LOOKS_MAX: u32 = 50;
+const GIVEN_BACK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Topics that are looked at together.
 const AT_ONCE: usize = 16;
@@ -139,7 +145,8 @@ impl AmqpAdmin {
         let patterns = found.patterns.iter().filter_map(|key| KeyPattern::new(key.clone()).ok());
         info.patterns = Patterns::new(patterns);
         (info.lag, info.members) = self.counts(&found.queue).await?;
-        info.in_flight = found.queue.messages_unacknowledged;
+        // That figure comes late. Where nobody is, nobody holds anything.
+        info.in_flight = if info.members == 0 { 0 } else { found.queue.messages_unacknowledged };
         info.broadcast = found.queue.name.starts_with(names::BROADCAST);
         let queue = names::short(&found.queue.name)?;
         if !info.broadcast {
@@ -158,10 +165,12 @@ impl AmqpAdmin {
     ) -> Result<Vec<Peeked>> {
         let channel = self.core.channel().await?;
         let mut peeked = Vec::new();
+        let mut last = None;
         while peeked.len() < max {
             let got = channel.basic_get(queue.clone(), BasicGetOptions::default()).await;
             let Some(got) = got.map_err(error)? else { break };
             let delivery = got.delivery;
+            last = Some(delivery.delivery_tag);
             let came = Came {
                 key: delivery.routing_key,
                 properties: delivery.properties,
@@ -175,8 +184,34 @@ impl AmqpAdmin {
             };
             peeked.push(Peeked { record, attempts: mapping::delivered_before(&came).count });
         }
+        if let Some(last) = last {
+            self.give_back(&channel, &queue, last, peeked.len()).await?;
+        }
         channel.close(200, "looked".into()).await.map_err(error)?;
         Ok(peeked)
+    }
+
+    /// Puts all that was looked at back, and waits until it is there: who looks next would miss it.
+    async fn give_back(
+        &self,
+        channel: &Channel,
+        queue: &ShortString,
+        last: u64,
+        count: usize,
+    ) -> Result<()> {
+        let all = BasicNackOptions { multiple: true, requeue: true };
+        channel.basic_nack(last, all).await.map_err(error)?;
+        for _ in 0..GIVEN_BACK_LOOKS_MAX {
+            let passive = QueueDeclareOptions::durable().passive();
+            let look = channel.queue_declare(queue.clone(), passive, FieldTable::default()).await;
+            // Members take what comes back, and then the count says nothing.
+            let there = look.map_err(error)?;
+            if there.message_count() as usize >= count || there.consumer_count() > 0 {
+                break;
+            }
+            self.core.clock.sleep(GIVEN_BACK_PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn delete_queue(&self, queue: &ShortString, condition: DeleteIf) -> Result<()> {
