@@ -19,6 +19,7 @@ mod bus;
 mod config;
 mod consume;
 mod publish;
+pub mod service;
 
 pub use bus::{Admin, Bus};
 pub use busline_core::{

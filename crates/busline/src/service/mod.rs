@@ -1,0 +1,3 @@
+//! Services: events, commands with results, configurations and logs.
+
+pub mod wire;
