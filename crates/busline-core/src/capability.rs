@@ -43,6 +43,8 @@ capabilities! {
     Order = "order";
     /// Every group sees every matching message, one member of it gets each.
     Group = "group";
+    /// A group that exists and differs from what is declared is a conflict, or made as declared when asked.
+    Differences = "group differences";
     /// A subscription alone in its own temporary group: every instance gets every message.
     Broadcast = "broadcast";
     /// A member that dies has its unsettled deliveries given to others.
@@ -51,6 +53,8 @@ capabilities! {
     Filter = "filter";
     /// What was fetched and not handed out is given back without counting an attempt.
     GiveBack = "uncounted give back";
+    /// Every property and header of a message, and its ordering key, arrive as they were sent.
+    AllFields = "every field";
     /// Each delivery is settled by itself: acked, retried or rejected.
     Settle = "settle";
     /// A retry may wait for a given time.

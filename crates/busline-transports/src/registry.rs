@@ -39,6 +39,7 @@ const ROWS: &[Row] = &[
             "amqp://localhost",
             "amqp://localhost?queue=quorum",
             "amqp://localhost?replay=true",
+            "amqp://localhost?dialect=eventail",
         ],
         open: crate::amqp::open,
     },

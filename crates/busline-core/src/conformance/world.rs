@@ -139,11 +139,20 @@ impl World {
         &self,
         session: &dyn Session,
         topic: &Topic,
-        groups: Vec<GroupSpec>,
+        mut groups: Vec<GroupSpec>,
     ) -> Result<(), Failure> {
+        groups.iter_mut().for_each(|spec| self.without_limit(spec));
         let topics = vec![TopicSpec::new(topic.clone())];
         session.declare(&Topology { topics, groups, ..Topology::default() }).await?;
         Ok(())
+    }
+
+    /// Takes the limit of attempts off where the profile keeps none.
+    pub fn without_limit(&self, spec: &mut GroupSpec) {
+        // No limit at all is a mistake everywhere.
+        if !self.keeps(Capability::RetryLimit) && spec.attempts_max != Some(0) {
+            spec.attempts_max = None;
+        }
     }
 
     /// A member of a group.

@@ -4,7 +4,8 @@ use crate::capability::{Capabilities, Capability, Lease};
 use crate::error::{Error, Result};
 use crate::offset::Position;
 use crate::transport::{
-    Batch, GroupSpec, Membership, Read, RetryMode, Session, Spec, Subscribe, TopicSpec, Topology,
+    Batch, GroupSpec, Membership, OnDifference, Read, RetryMode, Session, Spec, Subscribe,
+    TopicSpec, Topology,
 };
 
 /// Something that binds to a session.
@@ -47,6 +48,7 @@ impl Binds for GroupSpec {
             Some(Capability::Group),
             (!self.patterns.is_all()).then_some(Capability::Filter),
             (self.start != Position::Latest).then_some(Capability::GroupStart),
+            (self.on_difference == OnDifference::Replace).then_some(Capability::Differences),
             self.attempts_max.map(|_| Capability::RetryLimit),
             (self.retry_mode == RetryMode::Block).then_some(Capability::BlockingRetry),
         ];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use busline_core::transport::{Admin, DeleteIf, GroupInfo, Peeked, TopicInfo};
+use busline_core::transport::{Admin, DeleteIf, Dialect, GroupInfo, Peeked, TopicInfo};
 use busline_core::{
     Capability, Error, ErrorKind, GroupName, KeyPattern, Offset, Patterns, Position, Record,
     Result, Topic,
@@ -81,7 +81,7 @@ impl AmqpAdmin {
             let Some(queue) = queues.iter().find(|queue| queue.name == binding.destination) else {
                 continue;
             };
-            let Some(group) = group_name(&queue.name, topic) else { continue };
+            let Some(group) = group_name(self.core.dialect, &queue.name, topic) else { continue };
             let of_topic = groups.entry(topic.clone()).or_default();
             match of_topic.iter_mut().find(|found| found.group == group) {
                 Some(found) => found.patterns.push(binding.routing_key),
@@ -102,7 +102,7 @@ impl AmqpAdmin {
     async fn counts(&self, queue: &Queue) -> Result<(u64, u64)> {
         let late = (queue.messages_ready, queue.consumers);
         // One that is another connection's alone cannot be looked at either.
-        if queue.arguments.contains_key("x-expires") || queue.name.starts_with(names::BROADCAST) {
+        if queue.arguments.contains_key("x-expires") || names::is_broadcast(&queue.name) {
             return Ok(late);
         }
         let found = declare::look(&self.core, &names::short(&queue.name)?).await?;
@@ -147,7 +147,7 @@ impl AmqpAdmin {
         (info.lag, info.members) = self.counts(&found.queue).await?;
         // That figure comes late. Where nobody is, nobody holds anything.
         info.in_flight = if info.members == 0 { 0 } else { found.queue.messages_unacknowledged };
-        info.broadcast = found.queue.name.starts_with(names::BROADCAST);
+        info.broadcast = names::is_broadcast(&found.queue.name);
         let queue = names::short(&found.queue.name)?;
         if !info.broadcast {
             let settings = declare::settings_of(&self.core, &queue).await?;
@@ -224,7 +224,9 @@ impl AmqpAdmin {
             }
         }
         let gone = Error::new(ErrorKind::NotFound, format!("the queue '{queue}' was deleted"));
-        for name in [queue.clone(), names::settings(queue)?] {
+        let settings = (self.core.dialect == Dialect::Busline).then(|| names::settings(queue));
+        for name in std::iter::once(Ok(queue.clone())).chain(settings) {
+            let name = name?;
             let delete = |channel: Channel| {
                 let name = name.clone();
                 async move { channel.queue_delete(name, QueueDeleteOptions::default()).await }
@@ -263,11 +265,11 @@ impl AmqpAdmin {
     }
 }
 
-fn group_name(queue: &str, topic: &Topic) -> Option<GroupName> {
-    if queue.starts_with(names::BROADCAST) {
+fn group_name(dialect: Dialect, queue: &str, topic: &Topic) -> Option<GroupName> {
+    if names::is_broadcast(queue) {
         return GroupName::new(queue.to_owned()).ok();
     }
-    names::group_of(queue, topic.as_str())
+    names::group_of(dialect, queue, topic.as_str())
 }
 
 impl Admin for AmqpAdmin {

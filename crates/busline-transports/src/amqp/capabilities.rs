@@ -4,12 +4,14 @@ use busline_core::transport::{Dialect, Spec};
 use busline_core::{Capabilities, Capability, Durability, Lease, Limits, Support};
 
 use super::config::{AmqpConfig, QueueKind};
+use super::session::LOGS;
 
 const NO_LOG: &str = "declare the topic with replay, or connect with ?replay=true";
 
 /// The most that a session promises by itself, for documents: topics and groups may ask for more.
 pub(super) fn upper(config: &AmqpConfig) -> Capabilities {
-    of(config.queue, config.replay)
+    let all = of(config.queue, config.replay);
+    if config.dialect == Some(Dialect::Eventail) { shared(all) } else { all }
 }
 
 /// What a session promises for this; `has_log` says whether its topic is known to have one.
@@ -26,7 +28,16 @@ pub(super) fn session(
         Some(_) => all.set(Capability::Replay, Support::Native),
         None => all,
     };
-    if dialect == Dialect::Eventail { shared(all) } else { all }
+    if dialect != Dialect::Eventail {
+        return all;
+    }
+    let mut all = shared(all);
+    if spec.topic.as_ref().is_none_or(|topic| topic.as_str() != LOGS) {
+        return all;
+    }
+    let way_out = "logs are neither kept nor confirmed in this dialect: publish an event";
+    all.durability = Durability::Memory;
+    all.set(Capability::Unroutable, Support::Refused(way_out))
 }
 
 fn of(kind: QueueKind, has_log: bool) -> Capabilities {
@@ -87,14 +98,23 @@ fn of(kind: QueueKind, has_log: bool) -> Capabilities {
 }
 
 /// On queues that belong to a convention of others.
-fn shared(all: Capabilities) -> Capabilities {
+fn shared(mut all: Capabilities) -> Capabilities {
     use Capability as C;
+    all.profile += ", eventail";
     all.set(C::Attempt, Support::Refused("the convention has no counter: use our own dialect"))
         .set(
             C::RetryLimit,
             Support::Refused("the convention has no counter: declare without a limit"),
         )
         .set(C::DelayedRetry, Support::Emulated("held by its member, then given back"))
-        .set(C::DeadLetter, Support::Native)
+        .set(
+            C::DeadLetter,
+            Support::Refused("what is rejected goes where a policy of the broker says, as it was"),
+        )
+        .set(
+            C::Differences,
+            Support::Refused("nobody can tell what is bound to a queue: patterns are only added"),
+        )
+        .set(C::AllFields, Support::Refused("the convention has five properties and the headers"))
         .set(C::BlockingRetry, Support::Refused("the queue is shared: use our own dialect"))
 }

@@ -166,17 +166,17 @@ impl Worker {
 
     fn reject(&mut self, tag: u64, held: Held, reason: String, done: Option<SettledSender>) {
         let about = &self.consuming.about;
+        if self.core.dialect == Dialect::Eventail {
+            // What becomes of it, the policies of the broker decide.
+            tracing::warn!(topic = %about.topic, queue = %about.queue, %reason, "rejected");
+            self.nack(tag, false);
+            return self.awaited.extend(done);
+        }
         let Some(group) = about.group.clone() else {
             // Nobody could ever look for them: its queue goes with it.
             tracing::warn!(topic = %about.topic, %reason, "a broadcast has no dead letters");
             return self.ack(tag, &held, done);
         };
-        if self.core.dialect == Dialect::Eventail {
-            tracing::warn!(topic = %about.topic, %group, %reason, "rejected");
-            self.nack(tag, false);
-            self.awaited.extend(done);
-            return self.next_of_lane(&held);
-        }
         let letter = route::dead(Arc::clone(&self.core), about, group, &held, reason);
         self.route(tag, held, done, letter);
     }

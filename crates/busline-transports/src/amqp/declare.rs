@@ -135,7 +135,12 @@ fn check(core: &Core, spec: &GroupSpec) -> Result<()> {
         let why = "attempts_max is 0: nothing would ever be tried";
         return Err(Error::new(ErrorKind::Limit, why).context("group", &spec.group));
     }
-    core.config.queue_of(&spec.options)?;
+    let kind = core.config.queue_of(&spec.options)?;
+    if core.dialect == Dialect::Eventail && kind != QueueKind::Classic {
+        let way_out = "its queues have no arguments: leave the option out";
+        let refused = Error::refused("quorum queues", "amqp, eventail", way_out);
+        return Err(refused.context("group", &spec.group));
+    }
     if spec.start != Position::Latest {
         // A queue begins empty.
         let way_out = "read the log first, then consume from now";

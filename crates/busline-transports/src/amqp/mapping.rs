@@ -38,6 +38,11 @@ const EXPIRATION: &str = "busline-expiration-ms";
 /// RabbitMQ's frames have 128 KiB unless it is told otherwise; properties and names want room too.
 const HEADERS_FRAME_BYTES_MAX: usize = 100 << 10;
 
+/// In the dialect of the Python services: the conversation.
+const CONVERSATION_ID: &str = "conversation_id";
+/// And the user whom the broker has checked, as they call that property among the headers.
+const USER_ID: &str = "user_id";
+
 const RESERVED: &[&str] = &[
     CONVERSATION,
     CAUSATION,
@@ -153,13 +158,13 @@ pub(super) fn decode(dialect: Dialect, topic: &Topic, came: &Came) -> Message {
         }
         _ => None,
     };
-    let key = string(KEY).unwrap_or_else(|| came.key.as_str().into());
+    let own = dialect == Dialect::Busline;
+    let key = own.then(|| string(KEY)).flatten().unwrap_or_else(|| came.key.as_str().into());
     let mut message =
         Message::new(topic.clone(), Key::new(key).unwrap_or_default(), came.payload.clone());
     message.properties = standard(&came.properties);
-    if dialect == Dialect::Eventail {
-        message.headers = plain(table.iter(), |name| name != "conversation_id");
-        message.properties.conversation_id = string("conversation_id");
+    if !own {
+        read_eventail(&mut message, &came.properties);
         return message;
     }
     message.ordering_key = string(ORDERING_KEY);
@@ -287,15 +292,19 @@ fn check_size(headers: &FieldTable) -> busline_core::Result<()> {
 /// The Python services': no id, empty texts where there is nothing, logs without any property.
 fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
     let from = &message.properties;
-    if message.topic.as_str() == "logs" {
+    if message.topic.as_str() == super::session::LOGS {
         return Ok(BasicProperties::default());
     }
     let mut headers = FieldTable::default();
     for (name, value) in message.headers.iter() {
         headers.insert(super::names::short(name)?, native(value)?);
     }
-    let conversation = from.conversation_id.as_deref().unwrap_or_default();
-    headers.insert("conversation_id".into(), super::names::text(conversation));
+    let conversation = from.conversation_id.as_deref();
+    if conversation.is_some() || !headers.contains_key(CONVERSATION_ID) {
+        let id = conversation.unwrap_or_default();
+        headers.insert(CONVERSATION_ID.into(), super::names::text(id));
+    }
+    check_size(&headers)?;
     let text = |text: &Option<ByteString>| super::names::short(text.as_deref().unwrap_or_default());
     Ok(BasicProperties::default()
         .with_content_type(super::names::short(
@@ -305,6 +314,26 @@ fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
         .with_delivery_mode(2)
         .with_correlation_id(text(&from.correlation_id)?)
         .with_reply_to(text(&from.reply_to)?))
+}
+
+/// What any of those programs sent. That there is no conversation and that it is empty are two things,
+/// and an id that is no text stays a header.
+fn read_eventail(message: &mut Message, came: &BasicProperties) {
+    let empty = FieldTable::default();
+    let table = came.headers().as_ref().unwrap_or(&empty).inner();
+    let conversation = table.get(CONVERSATION_ID).and_then(|id| match id {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str()),
+        _ => None,
+    });
+    message.properties.conversation_id = conversation.map(ByteString::from);
+    let is_text = conversation.is_some();
+    message.headers =
+        plain(table.iter(), |name| name != USER_ID && !(is_text && name == CONVERSATION_ID));
+    // The only property that they show and we have no place for.
+    if let Some(user) = came.user_id() {
+        message.headers.append(USER_ID, user.as_str().to_owned());
+    }
 }
 
 /// Sets a property.

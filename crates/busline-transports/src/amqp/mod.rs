@@ -14,6 +14,11 @@
 //! | dead letter | a message to the exchange `{group}.{topic}.dead`, confirmed before the original is acked |
 //! | log | the stream queue `{topic}.log`, bound when the topic is declared with replay |
 //!
+//! In the dialect `eventail` it is what Python services of that name do: the topics `events`, `commands`,
+//! `configurations` and `logs`, messages with five properties and no id, logs with none and unconfirmed,
+//! broadcasts on queues that the broker names, no queue arguments, bindings that stay. What is rejected
+//! goes where a policy says; a retry is given back at once, or held in the process until it is due.
+//!
 //! Not supported: moving a group, looking at messages unnoticed, deduplication, and transactions. What a
 //! dead member held counts as delivered also where it had not seen it: the broker fetches ahead.
 
@@ -89,6 +94,10 @@ impl Transport for AmqpTransport {
             if !matches!(connect.dialect, Dialect::Busline | Dialect::Eventail) {
                 let what = format!("dialect '{}'", connect.dialect.as_str());
                 return Err(Error::refused(&what, "amqp", "it speaks busline and eventail"));
+            }
+            if connect.dialect == Dialect::Eventail && self.config.queue != QueueKind::Classic {
+                let way_out = "its queues have no arguments: leave queue out of the URL";
+                return Err(Error::refused("quorum queues", "amqp, eventail", way_out));
             }
             let session = session::AmqpSession::open(Arc::clone(&self.config), connect).await?;
             Ok(Arc::new(session) as Arc<dyn Session>)

@@ -41,7 +41,10 @@ pub(super) fn queue(dialect: Dialect, topic: &Topic, group: &GroupName) -> Resul
 }
 
 /// The group of a queue that is bound to the exchange of a topic; `None` when it is no group of ours.
-pub(super) fn group_of(queue: &str, topic: &str) -> Option<GroupName> {
+pub(super) fn group_of(dialect: Dialect, queue: &str, topic: &str) -> Option<GroupName> {
+    if dialect != Dialect::Busline {
+        return GroupName::new(queue.strip_suffix(topic)?.strip_suffix('.')?.to_owned()).ok();
+    }
     if queue == topic && topic.ends_with(".dead") {
         return GroupName::new(DEAD_GROUP).ok();
     }
@@ -60,8 +63,13 @@ pub(super) fn settings(queue: &ShortString) -> Result<ShortString> {
     short(&format!("{queue}%group"))
 }
 
-/// What the queue of a broadcast starts with.
+/// What the queue of a broadcast of ours starts with.
 pub(super) const BROADCAST: &str = "busline%broadcast.";
+
+/// Whether a queue goes with the connection of who declared it: ours, or one that the broker named.
+pub(super) fn is_broadcast(queue: &str) -> bool {
+    queue.starts_with(BROADCAST) || queue.starts_with("amq.gen-")
+}
 
 /// What exchange and queue of a delay start with; its milliseconds follow.
 pub(super) const DELAY: &str = "busline%delay.";
@@ -109,7 +117,8 @@ mod tests {
             assert_eq!(seen.insert(log.clone(), (topic.clone(), None)), None, "{log}");
             for group in names.iter().map(|name| GroupName::new(*name).unwrap()) {
                 let queue = queue(Dialect::Busline, &topic, &group).unwrap().to_string();
-                assert_eq!(group_of(&queue, topic.as_str()), Some(group.clone()), "{queue}");
+                let found = group_of(Dialect::Busline, &queue, topic.as_str());
+                assert_eq!(found, Some(group.clone()), "{queue}");
                 let other = seen.insert(queue.clone(), (topic.clone(), Some(group.clone())));
                 assert_eq!(other, None, "{queue} is also of {topic} {group}");
             }
@@ -117,7 +126,9 @@ mod tests {
         let (group, topic) = (GroupName::new("S").unwrap(), Topic::new("events").unwrap());
         assert_eq!(queue(Dialect::Busline, &topic, &group).unwrap().as_str(), "S.events");
         let dotted = GroupName::new("a.S").unwrap();
-        assert_eq!(queue(Dialect::Eventail, &topic, &dotted).unwrap().as_str(), "a.S.events");
+        let theirs = queue(Dialect::Eventail, &topic, &dotted).unwrap();
+        assert_eq!(theirs.as_str(), "a.S.events");
+        assert_eq!(group_of(Dialect::Eventail, theirs.as_str(), "events"), Some(dotted));
     }
 
     #[test]

@@ -52,6 +52,20 @@ impl Publisher {
     ) -> Result<Self> {
         let channel = connection.channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(error)?;
+        Ok(Self::on(channel, ended, window_size))
+    }
+
+    /// Starts the task on a channel of its own that asks for no confirms: a receipt says that the
+    /// message was written to the socket.
+    pub(super) async fn start_unconfirmed(
+        connection: &Connection,
+        ended: Ended,
+        window_size: usize,
+    ) -> Result<Self> {
+        Ok(Self::on(connection.channel().await?, ended, window_size))
+    }
+
+    fn on(channel: Channel, ended: Ended, window_size: usize) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
         let window = Arc::new(Semaphore::new(window_size));
         let worker = Worker {
@@ -65,7 +79,7 @@ impl Publisher {
             mandatory: 0,
         };
         tokio::spawn(worker.run(queue));
-        Ok(Self { jobs, window, window_size })
+        Self { jobs, window, window_size }
     }
 
     /// Accepts a batch when there is room. Cancelled before, nothing is sent.

@@ -33,6 +33,12 @@ use super::publish::Publisher;
 /// The topic of all replies; the key of a reply is the `reply_to` of its request.
 const REPLIES: &str = "busline.replies";
 
+/// In the dialect of the Python services: the topic of commands and of their results.
+const COMMANDS: &str = "commands";
+
+/// And the topic of logs, which are neither kept nor confirmed.
+pub(super) const LOGS: &str = "logs";
+
 /// A delay that was declared this long ago is declared again; its queue lives twice as long unused.
 pub(super) const DELAY_FRESH_MS: u64 = 60_000;
 
@@ -60,6 +66,8 @@ pub(super) struct Core {
     blocked: Blocked,
     /// A publishing connection of a consuming session, opened when it is needed.
     publishing: tokio::sync::OnceCell<(Option<Connection>, Publisher)>,
+    /// For logs in the dialect of the Python services.
+    logs: tokio::sync::OnceCell<Publisher>,
     /// The channel of declarations; an error closes it.
     control: tokio::sync::Mutex<Option<Channel>>,
     known: Mutex<Known>,
@@ -96,6 +104,7 @@ impl AmqpSession {
             role: connect.role,
             blocked,
             publishing: tokio::sync::OnceCell::new(),
+            logs: tokio::sync::OnceCell::new(),
             control: tokio::sync::Mutex::default(),
             known: Mutex::default(),
             consuming: Mutex::default(),
@@ -117,7 +126,7 @@ impl AmqpSession {
                 declare::check_topic(core, &message.topic).await?;
                 let logged = core.dialect == Dialect::Busline || batch.mandatory;
                 let has_log = logged && declare::has_log(core, &message.topic).await?;
-                if batch.mandatory && has_log {
+                if batch.mandatory {
                     let spec = core.spec_of(&message.topic);
                     core.capabilities(&spec).require(Capability::Unroutable)?;
                 }
@@ -136,11 +145,23 @@ impl AmqpSession {
         if wires.is_empty() {
             return Ok(Vec::new());
         }
-        if core.publishing.get().is_none() {
+        let only_logs = core.dialect == Dialect::Eventail
+            && batch.messages.iter().all(|message| message.topic.as_str() == LOGS);
+        if core.publishing.get().is_none() || only_logs && core.logs.get().is_none() {
             let core = Arc::clone(core);
-            spawned(async move { core.publisher().await.map(drop) }).await?;
+            let opening = async move {
+                match only_logs {
+                    true => core.log_publisher().await.map(drop),
+                    false => core.publisher().await.map(drop),
+                }
+            };
+            spawned(opening).await?;
         }
-        core.publisher().await?.send(wires, batch.mandatory).await.map_err(|gone| core.why(gone))
+        let publisher = match only_logs {
+            true => core.log_publisher().await?,
+            false => core.publisher().await?,
+        };
+        publisher.send(wires, batch.mandatory).await.map_err(|gone| core.why(gone))
     }
 
     async fn close_within(&self, deadline: Duration) {
@@ -152,6 +173,9 @@ impl AmqpSession {
             }
             if let Some((_, publisher)) = core.publishing.get() {
                 publisher.drain().await;
+            }
+            if let Some(logs) = core.logs.get() {
+                logs.drain().await;
             }
         };
         if core.ended.get().is_none() {
@@ -239,6 +263,15 @@ impl Core {
         };
         self.ended.check()?;
         Ok(&self.publishing.get_or_try_init(start).await?.1)
+    }
+
+    /// What publishes logs without asking for confirms, so that no event ever waits for one.
+    async fn log_publisher(&self) -> Result<&Publisher> {
+        self.publisher().await?;
+        let other = self.publishing.get().and_then(|(connection, _)| connection.as_ref());
+        let (connection, window) = (other.unwrap_or(&self.connection), self.config.window);
+        let start = || Publisher::start_unconfirmed(connection, self.ended.clone(), window);
+        self.logs.get_or_try_init(start).await
     }
 
     /// Publishes to where the broker says that it arrived.
@@ -365,10 +398,14 @@ impl Session for AmqpSession {
 
     fn reply_address(&self) -> BoxFuture<'_, Result<ReplyAddress>> {
         Box::pin(async move {
-            let topic = Topic::new(REPLIES)?;
+            let (topic, reply_to) = match self.core.dialect {
+                Dialect::Eventail => (COMMANDS, format!("reply.{}", self.reply_to)),
+                _ => (REPLIES, self.reply_to.clone()),
+            };
+            let topic = Topic::new(topic)?;
             let topics = vec![TopicSpec::new(topic.clone())];
             declare::declare(&self.core, &Topology { topics, ..Topology::default() }).await?;
-            Ok(ReplyAddress { topic, reply_to: self.reply_to.clone() })
+            Ok(ReplyAddress { topic, reply_to })
         })
     }
 

@@ -77,16 +77,21 @@ pub(super) async fn open(core: &Arc<Core>, spec: Subscribe) -> Result<AmqpSubscr
 
 async fn broadcast(core: &Core, topic: &Topic, patterns: &Patterns) -> Result<About> {
     declare::check_topic(core, topic).await?;
-    let name = format!("{}{}", names::BROADCAST, uuid::Uuid::now_v7().simple());
-    let queue = names::short(&name)?;
+    let own = core.dialect == Dialect::Busline;
+    let name = match own {
+        true => format!("{}{}", names::BROADCAST, uuid::Uuid::now_v7().simple()),
+        // The broker chooses.
+        false => String::new(),
+    };
+    let name = names::short(&name)?;
     let exclusive = QueueDeclareOptions::exclusive().auto_delete();
-    core.control(|channel: lapin::Channel| {
-        let queue = queue.clone();
-        async move { channel.queue_declare(queue, exclusive, FieldTable::default()).await }
-    })
-    .await?;
+    let declared = core.control(|channel: lapin::Channel| {
+        let name = name.clone();
+        async move { channel.queue_declare(name, exclusive, FieldTable::default()).await }
+    });
+    let queue = declared.await?.name().clone();
     declare::bind(core, &queue, topic, patterns).await?;
-    let attempts_max = Some(busline_core::transport::ATTEMPTS_MAX_DEFAULT);
+    let attempts_max = own.then_some(busline_core::transport::ATTEMPTS_MAX_DEFAULT);
     let (topic, group) = (topic.clone(), None);
     Ok(About { topic, group, queue, attempts_max, counts: false, blocking: false })
 }

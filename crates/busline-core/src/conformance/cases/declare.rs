@@ -11,12 +11,14 @@ use crate::transport::{
 registry! {
     Group declaring_again_changes_nothing
         "Declaring what exists is no error and leaves a group where it is.";
-    Group a_different_group_is_a_conflict
+    Differences a_different_group_is_a_conflict
         "A group that exists with other patterns is a Conflict that names what is and what was wanted.";
-    Group a_difference_is_replaced_or_added_when_asked
+    Differences a_difference_is_replaced_or_added_when_asked
         "With Replace a group becomes as declared, with Add it keeps the patterns it has.";
     Group verify_creates_nothing
-        "TopologyMode Verify fails on what is missing or differs, and changes nothing.";
+        "TopologyMode Verify fails on what is missing, and creates nothing.";
+    Differences verify_sees_differences
+        "TopologyMode Verify fails on what differs.";
     Group assume_looks_at_nothing
         "TopologyMode Assume succeeds whatever there is, and creates nothing.";
     Group a_group_needs_its_topic
@@ -95,6 +97,15 @@ async fn verify_creates_nothing(world: World) -> Outcome {
         let missing = declared(&*session, spec.clone(), TopologyMode::Verify).await;
         check_eq!(kind(missing), Some(ErrorKind::NotFound), "verifying what is missing");
     }
+    world.declare(&*session, &topic, &["g"]).await?;
+    declared(&*session, spec, TopologyMode::Verify).await?;
+    Ok(())
+}
+
+async fn verify_sees_differences(world: World) -> Outcome {
+    let session = world.connect().await?;
+    let topic = world.topic("t")?;
+    let spec = group(&topic, "g")?;
     world.declare(&*session, &topic, &["g"]).await?;
     declared(&*session, spec.clone(), TopologyMode::Verify).await?;
     let other = GroupSpec { patterns: patterns(&["other"])?, ..spec };

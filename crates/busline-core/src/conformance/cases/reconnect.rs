@@ -59,9 +59,11 @@ async fn an_ended_session_says_so(world: World) -> Outcome {
 /// A link with the topic and group `g` declared through it.
 async fn linked(world: &World, topic: &Topic) -> Result<Link, Failure> {
     let link = world.link()?;
+    let mut spec = group(topic, "g")?;
+    world.without_limit(&mut spec);
     let topology = Topology {
         topics: vec![TopicSpec::new(topic.clone())],
-        groups: vec![group(topic, "g")?],
+        groups: vec![spec],
         ..Topology::default()
     };
     world.within("a declaration", link.declare(&topology)).await??;

@@ -20,7 +20,7 @@ registry! {
         "An ack whose answer is dropped, or that asks for none, is committed all the same." also Resume;
     Settle a_dropped_delivery_comes_again
         "A delivery dropped unsettled is given back, and backs off from the second time on.";
-    Settle a_message_arrives_as_it_was_sent
+    AllFields a_message_arrives_as_it_was_sent
         "Headers, properties, ordering key and payload arrive as they were sent.";
     DelayedRetry a_delayed_retry_is_not_early
         "A retry after a delay comes when the delay is over, and others overtake it.";

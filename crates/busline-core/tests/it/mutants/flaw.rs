@@ -81,6 +81,8 @@ flaws! {
     ReplacesWhenAdding => "a_difference_is_replaced_or_added_when_asked";
     /// Verifying creates what is missing.
     VerifyCreates => "verify_creates_nothing";
+    /// Verifying looks for what is missing only.
+    VerifySeesNoDifference => "verify_sees_differences";
     /// Assuming creates what is missing.
     AssumeCreates => "assume_looks_at_nothing";
     /// A batch with more than one message loses some of them.

@@ -89,7 +89,9 @@ impl BrokenSession {
         self.shared.notes().specs.extend(altered.groups.iter().cloned());
         match self.inner.declare(&altered).await {
             Err(error)
-                if self.shared.has(Flaw::IgnoresConflicts)
+                if (self.shared.has(Flaw::IgnoresConflicts)
+                    || self.shared.has(Flaw::VerifySeesNoDifference)
+                        && altered.mode == TopologyMode::Verify)
                     && error.kind() == ErrorKind::Conflict =>
             {
                 Ok(())

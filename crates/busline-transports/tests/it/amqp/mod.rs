@@ -7,6 +7,7 @@
 )]
 
 mod broker;
+mod eventail;
 mod faults;
 mod proxy;
 
@@ -181,6 +182,11 @@ async fn rabbitmq_keeps_the_contract_with_quorum_queues() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_keeps_the_contract_with_logs() {
     keeps_the_contract("&replay=true").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_keeps_the_contract_in_the_dialect_of_python_services() {
+    keeps_the_contract("&dialect=eventail").await;
 }
 
 #[tokio::test]
