@@ -53,17 +53,26 @@ impl Body {
 
     /// The payload as a value of this type; `Limit` says where the shapes differ.
     ///
-    /// Of a key that stands in a map more than once the last is taken.
+    /// Of a key that stands in a map more than once the last is taken. What CBOR carries as JSON would,
+    /// is taken as from JSON: a whole number for a float, an id or a time as text.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         let error = match self.read() {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
+        // The slow way, for what is right and looks unusual to the library.
         let mut value = self.read::<Value>()?;
-        if !last_wins(&mut value) {
+        if !last_wins(&mut value) && self.format == Format::Json {
             return Err(error);
         }
-        value.deserialized().map_err(|why| unreadable(self.format, why))
+        for format in [Format::Json, Format::Cbor] {
+            if let Ok(bytes) = super::encode(format, &value)
+                && let Ok(value) = (Self { format, bytes }).read()
+            {
+                return Ok(value);
+            }
+        }
+        Err(error)
     }
 
     /// The payload as a value of whatever shape, nothing of it lost.

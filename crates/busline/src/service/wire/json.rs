@@ -67,7 +67,7 @@ impl Sink for JsonSink {
                 '\u{8}' => "\\b",
                 '\u{c}' => "\\f",
                 '\0'..='\u{1f}' => "",
-                _ if self.is_ascii && !character.is_ascii() => "",
+                _ if self.is_ascii && !(' '..='~').contains(&character) => "",
                 _ => continue,
             };
             self.push(&value[plain..at]);

@@ -17,7 +17,7 @@ pub(super) fn text(body: &[u8]) -> Read<Cow<'_, str>> {
         [0xff, 0xfe, ..] => wide(2, false, 2),
         [0xef, 0xbb, 0xbf, rest @ ..] => utf_8(rest),
         [_, _, _, _, ..] if zero(0) => wide(if zero(1) { 4 } else { 2 }, true, 0),
-        [_, _, _, _, ..] if zero(1) => wide(if zero(2) || zero(3) { 4 } else { 2 }, false, 0),
+        [_, _, _, _, ..] if zero(1) => wide(if zero(2) && zero(3) { 4 } else { 2 }, false, 0),
         [_, _] if zero(0) => wide(2, true, 0),
         [_, _] if zero(1) => wide(2, false, 0),
         _ => utf_8(body),

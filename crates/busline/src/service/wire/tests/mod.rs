@@ -1,5 +1,6 @@
 //! The wire against what the Python side wrote and took.
 
+mod bodies;
 mod invalid;
 mod vectors;
 
