@@ -7,6 +7,7 @@ mod deny;
 mod examples;
 mod features;
 mod instructions;
+mod python;
 mod shell;
 mod test;
 mod tidy;
@@ -30,6 +31,7 @@ usage: cargo xtask VERB
                          figures that the tree keeps; --renew writes them
   matrix [--check]       write the capability matrix of the README
   brokers [DO] [NAME…]   the brokers of the tests: status, install, start or stop them
+  python                 install the Python library that tests stand beside
 ";
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["instructions", rest @ ..] => instructions::run(rest),
         ["matrix", rest @ ..] => program("matrix", false, rest),
         ["brokers", rest @ ..] => brokers::run(rest),
+        ["python"] => python::ready().map(|python| println!("{}", python.display())),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

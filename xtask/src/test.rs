@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::{Result, brokers, shell};
+use crate::{Result, brokers, python, shell};
 
 /// Set to 1 for tests that have a long form.
 const LONG: &str = "BUSLINE_LONG";
@@ -60,6 +60,11 @@ fn cargo_test(
         command.env(brokers::REQUIRE, "1");
     }
     command.envs(brokers::directories());
+    match python::ready() {
+        Ok(python) => drop(command.env(python::VARIABLE, python)),
+        Err(error) if required => return Err(error),
+        Err(error) => println!("Python is not ready, what needs it is SKIPPED: {error}"),
+    }
     println!("$ {}", shell::line(&command));
     let start_error = |error| format!("cannot start cargo test: {error}");
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(start_error)?;

@@ -4,7 +4,7 @@ use super::Finding;
 use super::source::has_word;
 use super::tree::{File, Tree};
 
-const EXTENSIONS: &[&str] = &["json", "lock", "md", "ndjson", "rs", "snap", "stderr", "toml"];
+const EXTENSIONS: &[&str] = &["json", "lock", "md", "ndjson", "py", "rs", "snap", "stderr", "toml"];
 
 /// Files whose names say enough without an extension.
 const NAMES: &[&str] = &[".gitattributes", ".gitignore", "LICENSE-APACHE", "LICENSE-MIT"];

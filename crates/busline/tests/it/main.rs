@@ -14,3 +14,5 @@ mod inside;
 mod kill;
 #[cfg(test)]
 mod processes;
+#[cfg(test)]
+mod python;
