@@ -13,6 +13,7 @@ use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, Chan
 use lapin::{Channel, Consumer};
 use tokio::sync::{mpsc, oneshot};
 
+use super::channel::ConsumerChannel;
 use super::connection::disconnected;
 use super::consuming::{Consuming, Job, answer};
 use super::error::error;
@@ -111,6 +112,9 @@ impl Worker {
             if self.is_done() {
                 break;
             }
+        }
+        if let Some(consumer) = self.consumer.take() {
+            ConsumerChannel::new(self.channel, consumer).close().await;
         }
     }
 

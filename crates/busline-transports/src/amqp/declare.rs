@@ -110,11 +110,7 @@ pub(super) async fn settings_of(core: &Core, queue: &ShortString) -> Result<Opti
     if core.dialect != Dialect::Busline {
         return Ok(None);
     }
-    let channel = core.channel().await?;
-    let settings = settings::read(&channel, queue).await;
-    // Whatever it is in the middle of ends with it.
-    drop(channel.close(200, "read".into()).await);
-    settings
+    settings::read(core.channel().await?, queue).await.map_err(|error| core.why(error))
 }
 
 /// The topic of dead letters of a group, with the group that holds them.

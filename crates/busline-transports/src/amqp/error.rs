@@ -34,7 +34,7 @@ pub(super) fn connect_error(said: lapin::Error) -> Error {
 /// Reply codes of AMQP 0-9-1, section 1.8 of its reference, as RabbitMQ uses them.
 fn of_code(code: u16, text: &str) -> ErrorKind {
     match code {
-        311 | 501..=505 => ErrorKind::Limit,
+        311 | 501..=503 => ErrorKind::Limit,
         403 => ErrorKind::Unauthorized,
         // A queue whose node is down is there again later.
         404 if text.contains("is down") => ErrorKind::Disconnected,
@@ -43,6 +43,8 @@ fn of_code(code: u16, text: &str) -> ErrorKind {
         530 if text.contains("not found") => ErrorKind::NotFound,
         530 if text.contains("refused") || text.contains("access") => ErrorKind::Unauthorized,
         540 => ErrorKind::Refused,
+        // Both sides spoke of a channel at once, or the connection is not understood any more.
+        504 | 505 => ErrorKind::Disconnected,
         320 | 541 | 200 => ErrorKind::Disconnected,
         _ => ErrorKind::Other,
     }
@@ -71,6 +73,7 @@ mod tests {
                 "NOT_ALLOWED - access to vhost 'v' refused for user 'u'",
                 ErrorKind::Unauthorized,
             ),
+            (504, "CHANNEL_ERROR - expected 'channel.open'", ErrorKind::Disconnected),
             (320, "CONNECTION_FORCED - shutdown", ErrorKind::Disconnected),
         ] {
             assert_eq!(of_code(code, text), kind, "{text}");

@@ -10,7 +10,8 @@ pub(super) fn native(value: &HeaderValue) -> busline_core::Result<AMQPValue> {
     Ok(match value {
         HeaderValue::Bool(value) => AMQPValue::Boolean(*value),
         HeaderValue::Int(value) => AMQPValue::LongLongInt(*value),
-        HeaderValue::Float(value) => AMQPValue::Double(*value),
+        // The broker cannot read any other, and ends the connection.
+        HeaderValue::Float(value) if value.is_finite() => AMQPValue::Double(*value),
         HeaderValue::Str(value) => AMQPValue::LongString(value.as_bytes().to_vec().into()),
         HeaderValue::Bytes(value) => AMQPValue::ByteArray(value.to_vec().into()),
         HeaderValue::Time(value) => match u64::try_from(value.unix_us() / 1_000_000) {
@@ -28,7 +29,7 @@ pub(super) fn native(value: &HeaderValue) -> busline_core::Result<AMQPValue> {
             }
             AMQPValue::FieldTable(table)
         }
-        // Null, and what later versions of the port may add.
+        // Null, numbers that are none, and what later versions of the port may add.
         _ => AMQPValue::Void,
     })
 }

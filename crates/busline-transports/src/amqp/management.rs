@@ -18,7 +18,7 @@ use super::config::AmqpConfig;
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// How often a list is asked for that the broker cannot make at the moment.
-const ASKED_MAX: u32 = 5;
+const ASKED_MAX: u32 = 50;
 
 const SEGMENT: &AsciiSet = NON_ALPHANUMERIC;
 

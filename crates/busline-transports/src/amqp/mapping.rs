@@ -93,6 +93,19 @@ pub(super) fn encode(dialect: Dialect, message: &Message) -> busline_core::Resul
         Dialect::Eventail => eventail(message)?,
         _ => own(message)?,
     };
+    wire(message, properties)
+}
+
+/// As [`encode`], of what a stranger may have sent: headers that do not fit exactly stand in the table only,
+/// so that there is no message that cannot be rejected.
+pub(super) fn encode_letter(dialect: Dialect, message: &Message) -> busline_core::Result<Wire> {
+    match encode(dialect, message) {
+        Err(error) if error.kind() == ErrorKind::Limit => wire(message, inexact(message)?),
+        encoded => encoded,
+    }
+}
+
+fn wire(message: &Message, properties: BasicProperties) -> busline_core::Result<Wire> {
     Ok(Wire {
         exchange: super::names::exchange(&message.topic)?,
         key: super::names::short(message.key.as_str())?,
@@ -229,6 +242,24 @@ pub(super) fn stream_offset(properties: &BasicProperties) -> Option<u64> {
 }
 
 fn own(message: &Message) -> busline_core::Result<BasicProperties> {
+    let (properties, mut headers, is_exact) = table(message)?;
+    if !is_exact {
+        let json = AMQPValue::LongString(exact::write(&message.headers).into());
+        headers.insert(HEADERS.into(), json);
+    }
+    if headers.inner().is_empty() {
+        return Ok(properties);
+    }
+    check_size(&headers)?;
+    Ok(properties.with_headers(headers))
+}
+
+fn inexact(message: &Message) -> busline_core::Result<BasicProperties> {
+    table(message).map(|(properties, headers, _)| properties.with_headers(headers))
+}
+
+/// Properties and table, and whether the headers of the message are exactly what stands there.
+fn table(message: &Message) -> busline_core::Result<(BasicProperties, FieldTable, bool)> {
     let from = &message.properties;
     let mut properties = common(from)?.with_delivery_mode(2);
     let mut headers = FieldTable::default();
@@ -261,15 +292,7 @@ fn own(message: &Message) -> busline_core::Result<BasicProperties> {
             headers.insert(super::names::short(name)?, native(value)?);
         }
     }
-    if !is_exact {
-        let json = AMQPValue::LongString(exact::write(&message.headers).into());
-        headers.insert(HEADERS.into(), json);
-    }
-    if !headers.inner().is_empty() {
-        check_size(&headers)?;
-        properties = properties.with_headers(headers);
-    }
-    Ok(properties)
+    Ok((properties, headers, is_exact))
 }
 
 /// All properties stand in one frame.
@@ -431,10 +454,8 @@ fn is_brokers(name: &str) -> bool {
 }
 
 fn is_simple(value: &HeaderValue) -> bool {
-    matches!(
-        value,
-        HeaderValue::Bool(_) | HeaderValue::Int(_) | HeaderValue::Float(_) | HeaderValue::Str(_)
-    )
+    matches!(value, HeaderValue::Bool(_) | HeaderValue::Int(_) | HeaderValue::Str(_))
+        || matches!(value, HeaderValue::Float(value) if value.is_finite())
 }
 
 fn whole_seconds(time: Timestamp) -> Option<u64> {

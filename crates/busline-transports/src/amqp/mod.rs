@@ -24,6 +24,7 @@
 
 mod admin;
 mod capabilities;
+mod channel;
 mod config;
 mod connection;
 mod consume;

@@ -45,7 +45,7 @@ pub(super) fn dead(
         let time = core.clock.now();
         let rejection = Rejection { group: &group, offset: None, reason: &reason, attempts, time };
         let letter = dead_letter(message, &rejection)?;
-        core.publish(mapping::encode(core.dialect, &letter)?).await
+        core.publish(mapping::encode_letter(core.dialect, &letter)?).await
     })
 }
 

@@ -86,6 +86,17 @@ struct Known {
 }
 
 impl AmqpSession {
+    /// Runs to its end also when nobody waits for it any more: an answer that nobody expects would end the
+    /// connection.
+    async fn spawned<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let spawned = tokio::spawn(operation);
+        let done = async { spawned.await.unwrap_or_else(|_| Err(super::connection::gone())) };
+        self.core.unless_ended(done).await
+    }
+
     pub(super) async fn open(config: Arc<AmqpConfig>, connect: Connect) -> Result<Self> {
         let (ended, blocked) = (Ended::new(), Blocked::new(None));
         let name = match connect.client_name.as_str() {
@@ -155,7 +166,7 @@ impl AmqpSession {
                     false => core.publisher().await.map(drop),
                 }
             };
-            spawned(opening).await?;
+            self.spawned(opening).await?;
         }
         let publisher = match only_logs {
             true => core.log_publisher().await?,
@@ -212,8 +223,20 @@ impl Core {
 
     /// A new channel for whoever needs one of its own.
     pub(super) async fn channel(&self) -> Result<Channel> {
-        self.ended.check()?;
-        self.connection.channel().await.map_err(|error| self.why(error))
+        self.unless_ended(self.connection.channel()).await.map_err(|error| self.why(error))
+    }
+
+    /// What it comes to; the session's end, where that is first: its client does not answer everything that
+    /// was asked when a connection ends.
+    pub(super) async fn unless_ended<T>(
+        &self,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = operation => done,
+            why = self.ended.wait() => Err(why),
+        }
     }
 
     /// Runs a declaration on the channel that is there for them.
@@ -233,7 +256,8 @@ impl Core {
                 _ => self.channel().await?,
             };
             // Given up in the middle it goes on: an answer that nobody expects ends the connection.
-            let done = tokio::spawn(operation(channel.clone())).await;
+            let done = tokio::spawn(operation(channel.clone()));
+            let done = self.unless_ended(async { Ok(done.await) }).await?;
             match done.map_err(|_| super::connection::gone())? {
                 Ok(done) => {
                     *control = Some(channel);
@@ -366,7 +390,8 @@ impl Session for AmqpSession {
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (core, topology) = (Arc::clone(&self.core), topology.clone());
-            let declared = spawned(async move { declare::declare(&core, &topology).await }).await;
+            let declared =
+                self.spawned(async move { declare::declare(&core, &topology).await }).await;
             declared.map_err(|error| error.during("declare"))
         })
     }
@@ -381,7 +406,7 @@ impl Session for AmqpSession {
         Box::pin(async move {
             let core = Arc::clone(&self.core);
             let opening = async move { super::subscribe::open(&core, subscribe).await };
-            let opened = spawned(opening).await;
+            let opened = self.spawned(opening).await;
             let subscription = opened.map_err(|error| error.during("subscribe"))?;
             Ok(Box::new(subscription) as Box<dyn Subscription>)
         })
@@ -390,7 +415,7 @@ impl Session for AmqpSession {
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Box<dyn Reader>>> {
         Box::pin(async move {
             let core = Arc::clone(&self.core);
-            let opened = spawned(async move { super::stream::open(&core, read).await }).await;
+            let opened = self.spawned(async move { super::stream::open(&core, read).await }).await;
             let reader = opened.map_err(|error| error.during("read"))?;
             Ok(Box::new(reader) as Box<dyn Reader>)
         })
@@ -444,14 +469,6 @@ impl Drop for AmqpSession {
         let core = Arc::clone(&self.core);
         runtime.spawn(async move { core.disconnect(Duration::from_secs(1)).await });
     }
-}
-
-/// Runs to its end also when nobody waits for it any more: an answer that nobody expects would end the
-/// connection.
-async fn spawned<T: Send + 'static>(
-    operation: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    tokio::spawn(operation).await.unwrap_or_else(|_| Err(super::connection::gone()))
 }
 
 impl fmt::Debug for AmqpSession {

@@ -10,12 +10,13 @@ use busline_core::{Error, ErrorKind, KeyPattern, Patterns, Result};
 use futures_util::StreamExt;
 use lapin::BasicProperties;
 use lapin::options::{
-    BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::{Deserialize, Serialize};
 
+use super::channel::ConsumerChannel;
 use super::config::QueueKind;
 use super::error::error;
 use super::names;
@@ -136,11 +137,8 @@ pub(super) async fn write(
     Err(Error::new(ErrorKind::Full, "the broker does not take the settings of a group"))
 }
 
-/// The settings of the group with this queue, if it has some. The channel is of no use afterwards.
-pub(super) async fn read(
-    channel: &lapin::Channel,
-    queue: &ShortString,
-) -> Result<Option<Settings>> {
+/// The settings of the group with this queue, if it has some; takes a channel, which it closes.
+pub(super) async fn read(channel: lapin::Channel, queue: &ShortString) -> Result<Option<Settings>> {
     let name = names::settings(queue)?;
     channel.basic_qos(1, BasicQosOptions::default()).await.map_err(error)?;
     let passive = QueueDeclareOptions::default().passive();
@@ -150,6 +148,7 @@ pub(super) async fn read(
         Ok(found) => {
             // Whoever reads it has it for a moment; then there is a consumer too.
             if found.message_count() == 0 && found.consumer_count() == 0 {
+                drop(channel.close(200, "read".into()).await);
                 return Ok(None);
             }
         }
@@ -157,19 +156,20 @@ pub(super) async fn read(
     let options = BasicConsumeOptions::default();
     let consume =
         channel.basic_consume(name, ShortString::default(), options, FieldTable::default());
-    let mut consumer = consume.await.map_err(error)?;
-    let Ok(came) = tokio::time::timeout(READ_MAX, consumer.next()).await else {
+    let consumer = consume.await.map_err(error)?;
+    let mut consuming = ConsumerChannel::new(channel, consumer);
+    let came = tokio::time::timeout(READ_MAX, consuming.consumer().map_err(error)?.next()).await;
+    // It goes back with its channel.
+    consuming.close().await;
+    let Ok(came) = came else {
         let why = "somebody holds the settings of the group for too long";
         return Err(Error::new(ErrorKind::Elapsed, why).context("queue", queue));
     };
     let Some(delivery) = came else { return Ok(None) };
-    let delivery = delivery.map_err(error)?;
-    let parsed = serde_json::from_slice(&delivery.data).map_err(|cause| {
+    let parsed = serde_json::from_slice(&delivery.map_err(error)?.data).map_err(|cause| {
         Error::new(ErrorKind::Damaged, "the settings of the group are not ours")
             .source(cause)
             .context("queue", queue)
     });
-    let back = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-    channel.basic_nack(delivery.delivery_tag, back).await.map_err(error)?;
     parsed.map(Some)
 }

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ChannelFlowOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Consumer};
 
+use super::channel::ConsumerChannel;
 use super::declare;
 use super::error::error;
 use super::mapping::{self, Came};
@@ -48,7 +48,7 @@ pub(super) struct AmqpReader {
     /// The time of the last record, for those that bear none.
     time: Timestamp,
     buffer: VecDeque<Record>,
-    following: Option<(Channel, Consumer)>,
+    following: Option<ConsumerChannel>,
 }
 
 impl std::fmt::Debug for AmqpReader {
@@ -125,13 +125,20 @@ async fn chunk(
     from: &str,
     ahead: u16,
 ) -> Result<Option<(u64, u64)>> {
-    let (channel, mut consumer) = follow(core, queue, names::text(from), ahead).await?;
+    let mut following = follow(core, queue, names::text(from), ahead).await?;
+    let looked = look(core, queue, &mut following).await;
+    following.close().await;
+    looked
+}
+
+async fn look(
+    core: &Core,
+    queue: &ShortString,
+    following: &mut ConsumerChannel,
+) -> Result<Option<(u64, u64)>> {
+    let (channel, consumer) = following.get().map_err(error)?;
     let longest = if core.has_seen_log(queue) { GAP_MAX } else { EMPTY_MAX };
-    let came = tokio::time::timeout(longest, consumer.next()).await;
-    let Ok(came) = came else {
-        drop(channel.close(200, "looked".into()).await);
-        return Ok(None);
-    };
+    let Ok(came) = tokio::time::timeout(longest, consumer.next()).await else { return Ok(None) };
     core.see_log(queue);
     let mut found: Option<(u64, u64)> = None;
     let mut take_in = |came: lapin::Result<lapin::message::Delivery>| {
@@ -147,7 +154,6 @@ async fn chunk(
     while let Some(Some(came)) = consumer.next().now_or_never() {
         take_in(came)?;
     }
-    drop(channel.close(200, "looked".into()).await);
     Ok(found)
 }
 
@@ -156,14 +162,15 @@ async fn follow(
     queue: &ShortString,
     from: AMQPValue,
     ahead: u16,
-) -> Result<(Channel, Consumer)> {
+) -> Result<ConsumerChannel> {
     let channel = core.channel().await?;
     channel.basic_qos(ahead, BasicQosOptions::default()).await.map_err(error)?;
     let mut arguments = FieldTable::default();
     arguments.insert(mapping::STREAM_OFFSET.into(), from);
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
     let consumer = channel.basic_consume(queue.clone(), tag, options, arguments).await;
-    Ok((channel, consumer.map_err(|said| core.why(error(said)))?))
+    let consumer = consumer.map_err(|said| core.why(error(said)))?;
+    Ok(ConsumerChannel::new(channel, consumer))
 }
 
 impl AmqpReader {
@@ -205,7 +212,7 @@ impl AmqpReader {
         }
     }
 
-    async fn following(&mut self) -> Result<&mut (Channel, Consumer)> {
+    async fn following(&mut self) -> Result<&mut ConsumerChannel> {
         if self.following.is_none() {
             let from = match self.since {
                 Some(time) => {
@@ -224,7 +231,7 @@ impl AmqpReader {
         let mut first = true;
         loop {
             let core = Arc::clone(&self.core);
-            let (channel, consumer) = self.following().await?;
+            let (channel, consumer) = self.following().await?.get().map_err(error)?;
             let came =
                 if first { Some(consumer.next().await) } else { consumer.next().now_or_never() };
             let Some(came) = came else { return Ok(()) };

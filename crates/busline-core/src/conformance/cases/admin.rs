@@ -228,6 +228,8 @@ async fn a_deleted_group_is_gone(world: World) -> Outcome {
     let next = world.within("its member to end", stream.subscription().next()).await?;
     let kind = next.err().map(|error| error.kind());
     check_eq!(kind, Some(ErrorKind::NotFound), "what its member is told");
+    // A broker may take it for a member of the next queue of that name until it has gone.
+    drop(stream);
     world.declare(&*session, &topic, &["g"]).await?;
     world.publish_texts(&*session, &topic, &["2"]).await?;
     world.join(&*session, &topic, "g").await?.expect(&["2"]).await
@@ -264,18 +266,17 @@ async fn a_deleted_topic_is_gone(world: World) -> Outcome {
 async fn an_idle_group_expires(world: World) -> Outcome {
     let session = world.connect().await?;
     let topic = world.topic("t")?;
-    // Long enough to look at it before.
-    let idle = world.patience() / 20;
+    // Long enough to join it, on a busy machine too.
+    let idle = world.patience() / 8;
     let spec = GroupSpec { expires_after: Some(idle), ..group(&topic, "g")? };
     world.declare_groups(&*session, &topic, vec![spec]).await?;
     let mut stream = world.join(&*session, &topic, "g").await?;
     world.advance(3 * idle);
     world.publish_texts(&*session, &topic, &["kept"]).await?;
     stream.expect(&["kept"]).await?;
-    stream.stop().await?;
     let before = world.clock().monotonic();
+    stream.stop().await?;
     world.advance(idle / 2);
-    info(&world, &*session, &topic).await?;
     let admin = world.admin(&*session)?;
     let gone = async {
         while !admin.groups(Some(&topic)).await?.is_empty() {

@@ -13,21 +13,21 @@ use busline_core::{ErrorKind, GroupName, Key, Message, Receipt, Topic};
 use super::broker::{Broker, Vhost};
 use super::proxy::Proxy;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-fn topic() -> Topic {
+pub(super) fn topic() -> Topic {
     Topic::new("things").unwrap()
 }
 
-fn group() -> GroupName {
+pub(super) fn group() -> GroupName {
     GroupName::new("workers").unwrap()
 }
 
-fn message(text: &str) -> Message {
+pub(super) fn message(text: &str) -> Message {
     Message::new(topic(), Key::empty(), text.to_owned())
 }
 
-fn link(urls: &[String]) -> Link {
+pub(super) fn link(urls: &[String]) -> Link {
     let transports = urls.iter().map(|url| busline_transports::open(url).unwrap()).collect();
     let mut options = LinkOptions::default();
     options.backoff.first = Duration::from_millis(5);
@@ -35,13 +35,13 @@ fn link(urls: &[String]) -> Link {
     Link::new(transports, options).unwrap()
 }
 
-async fn declare(link: &Link) {
+pub(super) async fn declare(link: &Link) {
     let topics = vec![TopicSpec::new(topic())];
     let groups = vec![GroupSpec::new(topic(), group())];
     link.declare(&Topology { topics, groups, ..Topology::default() }).await.unwrap();
 }
 
-async fn join(link: &Link) -> LinkSubscription {
+pub(super) async fn join(link: &Link) -> LinkSubscription {
     link.subscribe(Subscribe::new(topic(), Membership::Group(group()))).await.unwrap()
 }
 
@@ -119,7 +119,7 @@ async fn the_network_is_cut_in_the_middle_of_publishing() {
     let mut receipts = Vec::new();
     for (index, texts) in texts.chunks(50).enumerate() {
         if index == 20 {
-            proxy.cut();
+            proxy.cut().await;
             proxy.mend(&broker.address()).await.unwrap();
         }
         let batch: Vec<_> = texts.iter().map(|text| message(text)).collect();

@@ -9,7 +9,9 @@
 mod broker;
 mod eventail;
 mod faults;
+mod input;
 mod proxy;
+mod steps;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,8 +20,8 @@ use broker::{Broker, Vhost};
 use busline_core::conformance::{self, Harness, Rig, Verdict};
 use busline_core::transport::{Connect, Dialect, Session, Transport};
 use busline_core::{Capabilities, Error, ErrorKind, Result};
-use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, StreamExt};
 use proxy::Proxy;
 
 /// A profile of the broker: what its URLs ask for.
@@ -41,6 +43,8 @@ struct Cut {
 #[derive(Debug, Default)]
 struct State {
     away: bool,
+    /// How often all were cut.
+    cuts: u64,
     sessions: Vec<(Arc<dyn Session>, Arc<Proxy>)>,
 }
 
@@ -49,8 +53,14 @@ impl Cut {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn cut_all(&self) {
-        self.with(|state| state.sessions.drain(..).for_each(|(_, proxy)| proxy.cut()));
+    async fn cut_all(&self) {
+        let sessions = self.with(|state| {
+            state.cuts += 1;
+            std::mem::take(&mut state.sessions)
+        });
+        for (_, proxy) in sessions {
+            proxy.cut().await;
+        }
     }
 }
 
@@ -78,12 +88,19 @@ impl Transport for Cuttable {
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         Box::pin(async move {
             let proxy = Proxy::start(&self.0.vhost.broker.address()).await.unwrap();
-            if self.0.with(|state| state.away) {
-                proxy.cut();
+            let (away, cuts) = self.0.with(|state| (state.away, state.cuts));
+            if away {
+                proxy.cut().await;
             }
             let url = self.0.vhost.url(&proxy.address.to_string(), self.0.options);
             let session = busline_transports::open(&url)?.connect(connect).await?;
-            self.0.with(|state| state.sessions.push((Arc::clone(&session), proxy)));
+            let cut_since = self.0.with(|state| {
+                state.sessions.push((Arc::clone(&session), Arc::clone(&proxy)));
+                state.cuts != cuts
+            });
+            if cut_since {
+                proxy.cut().await;
+            }
             Ok(session)
         })
     }
@@ -108,8 +125,7 @@ impl Rig for CutRig {
 
     fn stop_broker(&self) -> BoxFuture<'_, Result<()>> {
         self.0.with(|state| state.away = true);
-        self.0.cut_all();
-        Box::pin(ready(Ok(())))
+        Box::pin(self.0.cut_all().map(Ok))
     }
 
     fn start_broker(&self) -> BoxFuture<'_, Result<()>> {
@@ -123,15 +139,16 @@ impl Rig for CutRig {
             let index = state.sessions.iter().position(is_it);
             index.map(|index| state.sessions.swap_remove(index))
         });
-        if let Some((_, proxy)) = found {
-            proxy.cut();
-        }
-        Box::pin(ready(Ok(())))
+        Box::pin(async move {
+            if let Some((_, proxy)) = found {
+                proxy.cut().await;
+            }
+            Ok(())
+        })
     }
 
     fn reopen(&mut self) -> BoxFuture<'_, Result<()>> {
-        self.0.cut_all();
-        Box::pin(ready(Ok(())))
+        Box::pin(self.0.cut_all().map(Ok))
     }
 
     fn grace(&self) -> Duration {
