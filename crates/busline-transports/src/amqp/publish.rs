@@ -27,6 +27,8 @@ pub(super) struct Publisher {
     jobs: mpsc::UnboundedSender<Job>,
     window: Arc<Semaphore>,
     window_size: usize,
+    /// Dropped by the task alone, it would be closed while its connection says goodbye, which then has no answer.
+    _channel: Channel,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl Publisher {
         let (jobs, queue) = mpsc::unbounded_channel();
         let window = Arc::new(Semaphore::new(window_size));
         let worker = Worker {
-            channel,
+            channel: channel.clone(),
             ended,
             window: Arc::clone(&window),
             confirms: FuturesUnordered::new(),
@@ -79,7 +81,7 @@ impl Publisher {
             mandatory: 0,
         };
         tokio::spawn(worker.run(queue));
-        Self { jobs, window, window_size }
+        Self { jobs, window, window_size, _channel: channel }
     }
 
     /// Accepts a batch when there is room. Cancelled before, nothing is sent.

@@ -42,6 +42,9 @@ pub(super) const LOGS: &str = "logs";
 /// A delay that was declared this long ago is declared again; its queue lives twice as long unused.
 pub(super) const DELAY_FRESH_MS: u64 = 60_000;
 
+/// Nothing is owed any more when a connection says goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
 /// A channel whose end comes in between is replaced by the next, so often.
 const CHANNELS_MAX: u32 = 4;
 
@@ -197,16 +200,16 @@ impl AmqpSession {
             }
         }
         core.ended.end(Error::new(ErrorKind::Closed, "the session is closed"));
-        core.disconnect(deadline.max(Duration::from_secs(1))).await;
+        core.disconnect().await;
     }
 }
 
 impl Core {
-    async fn disconnect(&self, deadline: Duration) {
+    async fn disconnect(&self) {
         if let Some((Some(connection), _)) = self.publishing.get() {
-            connection.close(deadline).await;
+            connection.close(GOODBYE_MAX).await;
         }
-        self.connection.close(deadline).await;
+        self.connection.close(GOODBYE_MAX).await;
     }
 
     /// What this session promises for that.
@@ -467,7 +470,7 @@ impl Drop for AmqpSession {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // Deliveries that somebody still holds must not keep the connection.
         let core = Arc::clone(&self.core);
-        runtime.spawn(async move { core.disconnect(Duration::from_secs(1)).await });
+        runtime.spawn(async move { core.disconnect().await });
     }
 }
 
