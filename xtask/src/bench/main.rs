@@ -62,31 +62,12 @@ impl Setup {
     }
 }
 
-/// How often a folder is tried again in which others still write.
-const REMOVE_MAX: usize = 1000;
-
-/// Removes a folder, if it is there. The thread of a session that was closed may still put down there that its
-/// logs ended well: that is waited for.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "nothing tells when another thread is done with a folder"
-)]
+/// Removes a folder, if it is there.
 fn remove(dir: &Path) -> Result<()> {
-    for attempt in 1.. {
-        match std::fs::remove_dir_all(dir) {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::DirectoryNotEmpty
-                    && attempt < REMOVE_MAX =>
-            {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(problem(dir, &error));
-            }
-            _ => break,
-        }
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(problem(dir, &error)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn problem(path: &Path, error: &std::io::Error) -> String {

@@ -18,6 +18,8 @@ use super::time::Now;
 /// held for milliseconds however few records match.
 const EXAMINED_MAX: usize = 1 << 16;
 const EXAMINED_BYTES_MAX: usize = 8 << 20;
+/// A claim that does not wait takes records out of one frame of this length at most.
+const READY_BYTES_MAX: u64 = 64 << 10;
 
 /// Says by key and meta which records a group wants.
 pub type Filter<'a> = dyn Fn(&[u8], &[u8]) -> bool + 'a;
@@ -84,6 +86,8 @@ pub struct ClaimOutcome {
     /// Nothing was handed out, because the group's configuration is not the one that the member
     /// made its filter of: [`Member::accept_config`], then claim again.
     pub config_changed: bool,
+    /// After a claim that found nothing: what [`Member::wake_at_us`] says.
+    pub wake_at_us: Option<u64>,
 }
 
 type Visit<'a> = dyn FnMut(Claimed, &Record<'_>) + 'a;
@@ -114,13 +118,16 @@ impl Member {
         }
         let guard = shared.journal.lock_append()?;
         let txn = shared.begin(&mut core, guard, now)?;
-        self.claim_in(&shared, txn, request, visit)
+        self.claim_in(&shared, txn, request, None, visit)
     }
 
-    /// As [`Member::claim`], unless somebody else changes the group at this moment: then nothing.
+    /// As [`Member::claim`], as far as neither others nor the medium have to be waited for, so that a thread
+    /// may do it that must not wait: it hands out new records that lie in memory, and what it writes goes
+    /// into a segment that is open. `None` when there may be more to do than that, or somebody else changes
+    /// the group at this moment.
     ///
     /// # Errors
-    /// As [`Member::claim`].
+    /// As [`Member::claim`], which says the same.
     pub fn try_claim(
         &mut self,
         request: &ClaimRequest<'_>,
@@ -128,17 +135,32 @@ impl Member {
         visit: &mut Visit<'_>,
     ) -> Result<Option<ClaimOutcome>> {
         let shared = Arc::clone(&self.group.shared);
-        if self.probe_is_due(now) && self.try_take_over(now)?.is_none() {
+        let Some(mut core) = shared.try_lock() else { return Ok(None) };
+        // What others hold may be that of the dead, which is found out before anything is handed out.
+        if !core.is_current(&shared.journal) || core.state.others_hold_claims(self.id) {
             return Ok(None);
         }
-        let Some(mut core) = shared.try_lock() else { return Ok(None) };
-        shared.refresh(&mut core)?;
         if let Some(outcome) = self.nothing_to_do(&shared, &core.state, now)? {
-            return Ok(Some(outcome));
+            return Ok((!outcome.config_changed).then_some(outcome));
         }
-        let Some(guard) = shared.journal.try_lock_append()? else { return Ok(None) };
-        let txn = shared.begin(&mut core, guard, now)?;
-        self.claim_in(&shared, txn, request, visit).map(Some)
+        let Some(end) = self.ready_until(&shared, &core.state, now) else { return Ok(None) };
+        let Some(guard) = shared.journal.try_lock_append_ready()? else { return Ok(None) };
+        if guard.next_seq() != core.applied {
+            return Ok(None);
+        }
+        let mut txn = shared.begin(&mut core, guard, now)?;
+        txn.leave_compacting();
+        self.claim_in(&shared, txn, request, Some(end), visit).map(Some)
+    }
+
+    /// Up to where new records lie in memory, when there is nothing to do but to hand them out.
+    fn ready_until(&mut self, shared: &Shared, state: &GroupState, now: Now) -> Option<u64> {
+        let is_behind =
+            state.cursor < shared.main.next_seq() && self.ahead_at == Some(state.cursor);
+        if !is_behind || state.is_due(now) || state.runs.claimable_seqs() > 0 {
+            return None;
+        }
+        self.ahead.ready_until(READY_BYTES_MAX).filter(|&end| end > state.cursor)
     }
 
     /// The outcome of a claim that needs no transaction: what idle members see at each wake-up.
@@ -156,7 +178,8 @@ impl Member {
         let full = shared.options.is_full(state);
         let new = state.cursor != shared.main.next_seq() && !full;
         let idle = !state.is_due(now) && !new && state.runs.claimable_seqs() == 0;
-        Ok(idle.then(|| nothing(state)))
+        let wake_at_us = self.wake_at(state, now.boot_us);
+        Ok(idle.then(|| ClaimOutcome { wake_at_us, ..nothing(state) }))
     }
 
     fn claim_in(
@@ -164,6 +187,7 @@ impl Member {
         shared: &Shared,
         mut txn: Txn<'_>,
         request: &ClaimRequest<'_>,
+        ready_end: Option<u64>,
         visit: &mut Visit<'_>,
     ) -> Result<ClaimOutcome> {
         shared.check_alive(txn.state())?;
@@ -187,16 +211,18 @@ impl Member {
             // Before new ones are looked at: one that vanished holds nothing of its order back.
             txn.push(&Op::Vanish { seqs: picked.vanished.clone() })?;
         }
-        let to = self.pick_new(shared, txn.state(), &mut picked)?;
+        let to = self.pick_new(shared, txn.state(), ready_end, &mut picked)?;
         let Picked { room, again, fresh, ordered, more, no_room, .. } = picked;
         let claim = ClaimId(txn.state().next_claim);
         if room.records > 0 || to != txn.state().cursor {
             let (member, until_us) = (self.id, txn.after(request.lease_us));
             txn.push(&Op::Claim(Claim { member, until_us, to, fresh, ordered, again }))?;
         }
+        let idle = room.records == 0 && !more;
+        let wake_at_us = if idle { self.wake_at(txn.state(), txn.stamp().boot_us) } else { None };
         shared.finish(txn)?;
         let (records, bytes) = (room.records, room.bytes);
-        Ok(ClaimOutcome { claim, records, bytes, more, no_room, config_changed: false })
+        Ok(ClaimOutcome { claim, records, bytes, more, no_room, config_changed: false, wake_at_us })
     }
 
     /// Hands out ready records below the cursor.
@@ -240,11 +266,12 @@ impl Member {
         Ok(())
     }
 
-    /// Hands out new records, and returns the new cursor.
+    /// Hands out new records, below `ready_end` if it is given, and returns the new cursor.
     fn pick_new(
         &mut self,
         shared: &Shared,
         state: &GroupState,
+        ready_end: Option<u64>,
         picked: &mut Picked<'_, '_>,
     ) -> Result<u64> {
         let cursor = state.cursor;
@@ -262,8 +289,10 @@ impl Member {
         let mut examined = 0;
         let mut examined_bytes = 0;
         let (unsettled_max, blocked_max) = shared.options.room(state);
-        let keys = picked.room.request.keys;
-        let pass_end = keys.map_or(u64::MAX, |_| cursor.saturating_add(EXAMINED_MAX as u64));
+        // Whose filters exclude the keys is not looked at among frames that are in memory.
+        let keys = picked.room.request.keys.filter(|_| ready_end.is_none());
+        let examined_end = keys.map(|_| cursor.saturating_add(EXAMINED_MAX as u64));
+        let pass_end = examined_end.or(ready_end).unwrap_or(u64::MAX);
         loop {
             let full = picked.new_seqs() >= unsettled_max || picked.blocked >= blocked_max;
             if full
@@ -272,7 +301,8 @@ impl Member {
                 || to >= pass_end
                 || examined_bytes >= EXAMINED_BYTES_MAX
             {
-                picked.more = !full;
+                let is_all = ready_end == Some(to) && to == shared.main.next_seq();
+                picked.more = !full && !is_all;
                 break;
             }
             let record = match next_of(&mut self.ahead, keys, pass_end) {
@@ -346,13 +376,22 @@ fn next_of<'a>(
 ) -> Result<Option<Record<'a>>> {
     if let Some(keys) = keys {
         scanner.pass_without(keys, end)?;
+        return scanner.next();
     }
-    scanner.next()
+    scanner.next_where(end, |_, _| true)
 }
 
 fn nothing(state: &GroupState) -> ClaimOutcome {
     let claim = ClaimId(state.next_claim);
-    ClaimOutcome { claim, records: 0, bytes: 0, more: false, no_room: false, config_changed: false }
+    ClaimOutcome {
+        claim,
+        records: 0,
+        bytes: 0,
+        more: false,
+        no_room: false,
+        config_changed: false,
+        wake_at_us: None,
+    }
 }
 
 /// How much of a request is used up.

@@ -35,7 +35,7 @@ pub(super) struct Core {
     pub(super) state: GroupState,
     scanner: Scanner,
     /// Every transaction below it is in `state`.
-    applied: u64,
+    pub(super) applied: u64,
     /// The state may have run ahead of the log: it is to be read again.
     stale: bool,
     /// The state is being read from the start.
@@ -101,6 +101,11 @@ impl Core {
             "read group",
             "the group's log is compacted faster than it can be read; try again",
         ))
+    }
+
+    /// Whether it knows all that others did, without looking at the medium.
+    pub(super) fn is_current(&self, journal: &Log) -> bool {
+        !self.stale && !self.searching && journal.next_seq() == self.applied
     }
 
     fn restart(&mut self, journal: &Log) -> Result<()> {
@@ -273,6 +278,8 @@ pub(super) struct Txn<'a> {
     /// The earliest delay that this transaction sets.
     parked_us: u64,
     dirty: bool,
+    /// Whoever commits next compacts.
+    compacts: bool,
 }
 
 impl<'a> Txn<'a> {
@@ -304,6 +311,7 @@ impl<'a> Txn<'a> {
             before,
             parked_us: u64::MAX,
             dirty: false,
+            compacts: true,
         };
         if !same_boot {
             txn.push(&Op::Boot { boot_id: now.boot_id })?;
@@ -322,6 +330,11 @@ impl<'a> Txn<'a> {
     /// The boot time `delay_us` from now.
     pub(super) fn after(&self, delay_us: u64) -> u64 {
         self.stamp.boot_us.saturating_add(delay_us)
+    }
+
+    /// Leaves it to the next transaction to replace what grew long by a snapshot: that waits for the medium.
+    pub(super) fn leave_compacting(&mut self) {
+        self.compacts = false;
     }
 
     /// Applies an operation and adds it to the transaction.
@@ -382,7 +395,9 @@ impl<'a> Txn<'a> {
             || after.config_epoch != before.config_epoch
             || after.resets != before.resets
             || after.life != before.life;
-        self.compact();
+        if self.compacts {
+            self.compact();
+        }
         Ok(ring)
     }
 

@@ -14,6 +14,7 @@ use super::names;
 use super::op::{Departure, Lifetime, Op};
 use super::reserve;
 use super::shared::Shared;
+use super::state::GroupState;
 use super::time::Now;
 
 /// How often a member looks after the others while they hold claims, in microseconds.
@@ -92,19 +93,6 @@ impl Member {
         Ok(claimable)
     }
 
-    /// As [`Member::take_over`], unless somebody else changes the group at this moment.
-    pub(super) fn try_take_over(&mut self, now: Now) -> Result<Option<u64>> {
-        let probed_us = self.probed_us;
-        let Some(found) = self.look_around(now)? else { return self.claimable().map(Some) };
-        let shared = &self.group.shared;
-        let claimable = shared.try_transact(now, |txn| found.settle(txn))?;
-        match claimable {
-            Some(_) => shared.forget(&found.dead),
-            None => self.probed_us = probed_us,
-        }
-        Ok(claimable)
-    }
-
     /// Whether it is time to look after the others, for members that never wait.
     pub(super) fn probe_is_due(&self, now: Now) -> bool {
         now.boot_us >= self.probed_us.saturating_add(PROBE_US)
@@ -153,15 +141,17 @@ impl Member {
     /// # Errors
     /// `NotFound` when the group was deleted.
     pub fn wake_at_us(&self, now: Now) -> Result<Option<u64>> {
-        self.group.shared.read(|state| {
-            let timer = state.runs.next_timer_us();
-            if state.others_hold_claims(self.id) {
-                // The same moments for all groups: a process that is a member of many wakes once for all.
-                let probe = now.boot_us.saturating_add(PROBE_US) / PROBE_US * PROBE_US;
-                return Some(timer.map_or(probe, |timer| timer.min(probe)));
-            }
-            timer
-        })
+        self.group.shared.read(|state| self.wake_at(state, now.boot_us))
+    }
+
+    pub(super) fn wake_at(&self, state: &GroupState, now_us: u64) -> Option<u64> {
+        let timer = state.runs.next_timer_us();
+        if state.others_hold_claims(self.id) {
+            // The same moments for all groups: a process that is a member of many wakes once for all.
+            let probe = now_us.saturating_add(PROBE_US) / PROBE_US * PROBE_US;
+            return Some(timer.map_or(probe, |timer| timer.min(probe)));
+        }
+        timer
     }
 
     /// Leaves the group. What it still holds becomes ready for the others, the attempt counted.

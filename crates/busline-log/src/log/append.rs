@@ -13,6 +13,9 @@ use crate::storage::OpenMode;
 
 const OP: &str = "append to a log";
 
+/// A segment with less room than this is not taken for one that needs no successor.
+const READY_BYTES_MAX: u64 = 1 << 20;
+
 /// Where records were appended: `first..next`, one sequence number each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -58,6 +61,33 @@ impl Log {
         let mut guard = AppendGuard { inner, writer, changed: false };
         guard.prepare(OP)?;
         Ok(Some(guard))
+    }
+
+    /// As [`Log::try_lock_append`], where what is appended next goes straight into the segment that is open:
+    /// nothing has to be finished, opened or begun before, which would wait for the medium.
+    pub(crate) fn try_lock_append_ready(&self) -> Result<Option<AppendGuard<'_>>> {
+        let inner = &*self.inner;
+        inner.check_writable(OP)?;
+        let Ok(mut writer) = inner.writer.try_lock() else { return Ok(None) };
+        let control = &inner.control;
+        let is_open = |active: &Active| active.generation == control.generation();
+        if control.is_changing()
+            || control.is_clean()
+            || !writer.active.as_ref().is_some_and(is_open)
+        {
+            return Ok(None);
+        }
+        if !writer.lock.try_lock().map_err(|e| Error::io(OP, &inner.dir, e))? {
+            return Ok(None);
+        }
+        let guard = AppendGuard { inner, writer, changed: false };
+        let tail = control.tail();
+        let is_ready = guard.writer.active.as_ref().is_some_and(is_open)
+            && !control.is_changing()
+            && control.dirty_until() == tail.pos
+            && inner.options.segment_age.is_none()
+            && tail.pos.saturating_add(READY_BYTES_MAX) <= inner.options.segment_bytes;
+        Ok(is_ready.then_some(guard))
     }
 }
 

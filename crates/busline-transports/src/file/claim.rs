@@ -1,10 +1,11 @@
-//! Claiming: taking records for a member, on a thread that may block.
+//! Claiming: taking records for a member, where the bell was heard if nothing has to be waited for, else on a
+//! thread that may block.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::{GroupName, Result};
-use busline_log::{ClaimId, ClaimOutcome, ClaimRequest, Mark, Member};
+use busline_log::{ClaimId, ClaimOutcome, ClaimRequest, Claimed, Mark, Member, Now, Record};
 
 use super::error::of_log;
 use super::mapping::{Chunk, GroupConfig, Selection};
@@ -12,6 +13,9 @@ use super::settle::{Decision, SettleJob};
 use super::state::{Held, SubscriptionState, UnderWay};
 use super::wait::with_room;
 use super::worker::{Job, submit};
+
+/// Copies a record that is handed out.
+type Visit<'a> = &'a mut (dyn FnMut(Claimed, &Record<'_>) + 'a);
 
 /// What a claim needs, taken to the thread that may block.
 pub(super) struct Claimer {
@@ -21,7 +25,14 @@ pub(super) struct Claimer {
     name: GroupName,
     chunk: Chunk,
     lease_us: u64,
+    /// Until when nothing is claimed but on a thread that may block, by the monotonic clock.
+    slow_until: Duration,
 }
+
+/// A claim that took this long waited for the medium after all, as on one that is written to at its limit: for
+/// this long none is tried again where that holds up others.
+const QUICK_MAX: Duration = Duration::from_millis(1);
+const SLOW_FOR: Duration = Duration::from_secs(1);
 
 /// How much may be claimed.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +75,27 @@ impl Claimer {
             name,
             chunk: Chunk::default(),
             lease_us: u64::try_from(lease.as_micros()).unwrap_or(u64::MAX),
+            slow_until: Duration::ZERO,
         }
+    }
+
+    /// Claims what can be had without waiting, on a runtime's own thread; `None`: [`Claimer::claim`] has to look.
+    pub(super) fn try_claim(&mut self, room: Room) -> Option<Claim> {
+        let at = self.state.store.time.clock().monotonic();
+        if at < self.slow_until {
+            return None;
+        }
+        let (mark, version) = (self.state.topic.log.mark(), self.state.group.version());
+        let now = self.state.topic.now();
+        // An error comes again where there is time to see to it.
+        let claimed = self.claim_once(room, now, Member::try_claim).ok().flatten();
+        let done_at = self.state.store.time.clock().monotonic();
+        if done_at.saturating_sub(at) > QUICK_MAX {
+            self.slow_until = done_at.saturating_add(SLOW_FOR);
+        }
+        // To pass over what nobody wants may take long.
+        let outcome = claimed.filter(|claimed| claimed.records > 0 || !claimed.more)?;
+        Some(self.claim_of(outcome, at, now, mark, version))
     }
 
     /// Claims, and looks when to look again if there is nothing.
@@ -79,7 +110,8 @@ impl Claimer {
                 self.member.take_over(now).map_err(of_log)?;
             }
             let log = self.state.topic.log.clone();
-            let outcome = match with_room(&log, || self.claim_once(room)) {
+            let claim = || self.claim_once(room, self.state.topic.now(), Member::claim);
+            let outcome = match with_room(&log, claim) {
                 Err(error) if error.kind() == busline_log::ErrorKind::Lost && first => {
                     // Taken for dead while this process was stopped: join again.
                     first = false;
@@ -94,18 +126,31 @@ impl Claimer {
                 }
                 Ok(outcome) => outcome,
             };
-            let chunk = std::mem::take(&mut self.chunk);
-            let (more, no_room) = (outcome.more, outcome.no_room);
-            let mut wait = None;
-            if chunk.len() == 0 && !more {
-                let due = self.member.wake_at_us(now).map_err(of_log)?;
-                wait = due.map(|due| at + Duration::from_micros(due.saturating_sub(now.boot_us)));
-            }
-            return Ok(Claim { id: outcome.claim, at, chunk, more, no_room, mark, version, wait });
+            return Ok(self.claim_of(outcome, at, now, mark, version));
         }
     }
 
-    fn claim_once(&mut self, room: Room) -> Result<ClaimOutcome, busline_log::Error> {
+    fn claim_of(
+        &mut self,
+        outcome: ClaimOutcome,
+        at: Duration,
+        now: Now,
+        mark: Mark,
+        version: u64,
+    ) -> Claim {
+        let chunk = std::mem::take(&mut self.chunk);
+        let until = |due: u64| at + Duration::from_micros(due.saturating_sub(now.boot_us));
+        let (more, no_room) = (outcome.more, outcome.no_room);
+        let wait = outcome.wake_at_us.map(until);
+        Claim { id: outcome.claim, at, chunk, more, no_room, mark, version, wait }
+    }
+
+    fn claim_once<T>(
+        &mut self,
+        room: Room,
+        now: Now,
+        claim: impl FnOnce(&mut Member, &ClaimRequest<'_>, Now, Visit<'_>) -> T,
+    ) -> T {
         self.chunk.clear();
         let selection = &self.selection;
         let filter = |key: &[u8], meta: &[u8]| selection.takes(key, meta);
@@ -119,10 +164,9 @@ impl Claimer {
             keys: selection.keys.as_ref(),
             order_by: if selection.blocking { Some(&order_by) } else { None },
         };
-        let now = self.state.topic.now();
         let chunk = &mut self.chunk;
-        self.member
-            .claim(&request, now, &mut |claimed, record| chunk.push(record, claimed.attempts))
+        let visit: Visit<'_> = &mut |claimed, record| chunk.push(record, claimed.attempts);
+        claim(&mut self.member, &request, now, visit)
     }
 
     /// Leaves the member to the deliveries that are still held.

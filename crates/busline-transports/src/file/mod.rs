@@ -9,7 +9,7 @@
 //! | dead letters | a topic of their own, see `busline_core::dead` |
 //!
 //! Publishing and settling happen on one thread a session, which joins what waits into one frame
-//! and one `fdatasync`; claiming and reading on the runtime's threads for blocking work. There is
+//! and one `fdatasync`; what may wait of claiming and reading, on the runtime's threads for blocking work. There is
 //! no connection, so a session is never lost.
 //!
 //! A process that forks keeps what it has open for itself: its child is told so (`Closed`) and opens the bus anew. On a

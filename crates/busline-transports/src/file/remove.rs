@@ -1,7 +1,6 @@
 //! Deleting topics: wholly, however far the process that does it gets.
 
 use std::path::Path;
-use std::time::Duration;
 
 use busline_core::{Result, Topic};
 use busline_log::{ErrorKind as LogKind, Log};
@@ -13,16 +12,12 @@ use super::store::{Store, locked};
 /// What the settings are called from the moment on at which a topic is deleted.
 const DELETED: &str = "topic.deleted";
 
-/// How often a topic that others have open is looked at again before it is refused to be deleted.
-const CLOSING_TRIES: u32 = 10;
-const CLOSING_PAUSE: Duration = Duration::from_millis(20);
-
 impl Store {
     /// Deletes a topic that no other process uses.
     pub(super) fn delete_topic(&self, topic: &Topic) -> Result<()> {
         let open = self.topic(topic)?;
         let directory = open.directory.clone();
-        close_alone(&open.log).map_err(|error| in_use(error, topic))?;
+        open.log.close_alone().map_err(|error| in_use(error, topic))?;
         locked(&self.topics).remove(topic);
         open.forget_groups();
         drop(open);
@@ -66,20 +61,6 @@ impl Store {
         storage.remove_dir_all(directory).map_err(io)?;
         storage.sync_dir(&self.topics_directory()).map_err(io)
     }
-}
-
-/// Closes a log that nobody else has open. Who is about to close it, as a session that has ended and whose
-/// thread has not yet, is given a moment.
-fn close_alone(log: &Log) -> busline_log::Result<()> {
-    for _ in 0..CLOSING_TRIES {
-        match log.close_alone() {
-            Err(error) if error.kind() == LogKind::Busy => {
-                log.wait(log.mark(), Some(CLOSING_PAUSE))?;
-            }
-            done => return done,
-        }
-    }
-    log.close_alone()
 }
 
 fn in_use(error: busline_log::Error, topic: &Topic) -> busline_core::Error {

@@ -44,6 +44,8 @@ pub(super) struct FileSession {
     reply_to: String,
     /// `None` once closed.
     jobs: Mutex<Option<Sender<Job>>>,
+    /// Closed by the thread when it has let go of the logs. `None` once somebody waits for it.
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl FileSession {
@@ -52,7 +54,7 @@ impl FileSession {
         profile: Capabilities,
         connect: &Connect,
     ) -> Result<Self> {
-        let jobs = start(Arc::clone(&store))?;
+        let (jobs, ended) = start(Arc::clone(&store))?;
         Ok(Self {
             window: Arc::new(Semaphore::new(store.config.window)),
             window_bytes: Arc::new(Semaphore::new(WINDOW_UNITS as usize)),
@@ -60,6 +62,7 @@ impl FileSession {
             scope: Scope::new(),
             reply_to: format!("reply.{}", connect.instance),
             jobs: Mutex::new(Some(jobs)),
+            ended: Mutex::new(Some(ended)),
             profile,
             store,
         })
@@ -138,11 +141,23 @@ impl FileSession {
         opened
     }
 
-    async fn flush(&self, jobs: Sender<Job>, deadline: Duration) -> Result<()> {
+    /// Waits until everything is written, and until the thread has let go of the logs, unless a subscription or a
+    /// delivery, which the thread serves, is still there.
+    async fn finish(&self, jobs: Sender<Job>, deadline: Duration) -> Result<()> {
         let (done, flushed) = oneshot::channel();
         submit(&jobs, Job::Flush(done))?;
+        drop(jobs);
+        let finished = async {
+            let result = flushed.await.unwrap_or_else(|_| Err(worker_gone()));
+            let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(ended) = ended.filter(|_| !self.scope.is_held()) {
+                // It says nothing but that it ended.
+                let _ = ended.await;
+            }
+            result
+        };
         tokio::select! {
-            result = flushed => result.unwrap_or_else(|_| Err(worker_gone())),
+            result = finished => result,
             () = self.store.time.clock().sleep(deadline) => Err(Error::new(
                 ErrorKind::Elapsed,
                 "the log did not take everything in time",
@@ -231,7 +246,7 @@ impl Session for FileSession {
             self.window_bytes.close();
             self.scope.end();
             match jobs {
-                Some(jobs) => self.flush(jobs, deadline).await,
+                Some(jobs) => self.finish(jobs, deadline).await,
                 None => Ok(()),
             }
         })

@@ -344,10 +344,16 @@ impl Scope {
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
         let subscriptions = {
-            let mut all = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *all)
+            let all = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+            all.clone()
         };
         subscriptions.iter().filter_map(Weak::upgrade).for_each(|state| state.end());
+    }
+
+    /// Whether somebody still has a subscription of the session, or a delivery.
+    pub(super) fn is_held(&self) -> bool {
+        let all = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|state| state.strong_count() > 0)
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct FileSubscription {
     exhausted: VecDeque<Settled>,
     /// The next record is larger than a chunk: it is claimed alone, into all the room there is.
     next_is_large: bool,
+    /// There was more than the last claim took: that is gone through on a thread, many records at a time.
+    is_behind: bool,
     waiter: Waiter,
     stopped: bool,
 }
@@ -98,6 +100,7 @@ pub(super) fn open(
         ready: Vec::new(),
         exhausted: VecDeque::new(),
         next_is_large: false,
+        is_behind: false,
         waiter,
         stopped: false,
     })
@@ -117,22 +120,9 @@ impl FileSubscription {
             if self.stopped {
                 return Ok(None);
             }
-            if self.claiming.is_none() {
-                let room = self.room().await;
-                let Some(mut claimer) = self.claimer.take() else {
-                    return Err(worker_gone());
-                };
-                self.claiming = Some(tokio::task::spawn_blocking(move || {
-                    let claim = claimer.claim(room);
-                    (claimer, claim)
-                }));
-            }
-            let Some(claiming) = &mut self.claiming else { continue };
-            let joined = claiming.await;
-            self.claiming = None;
-            let (claimer, claim) = joined.map_err(|_| worker_gone())?;
-            self.claimer = Some(claimer);
-            let claim = match claim {
+            // What need not wait must not keep others from their turn.
+            tokio::task::coop::consume_budget().await;
+            let claim = match self.claim().await {
                 // What is claimed is written down: that waits for room, as a publisher does.
                 Err(error) if error.kind() == ErrorKind::Full => {
                     tracing::warn!(%error, "nothing can be delivered");
@@ -162,6 +152,32 @@ impl FileSubscription {
                 self.state.room.notified().await;
             }
         }
+    }
+
+    /// Claims: at once if nothing has to be waited for, else on a thread that may block.
+    async fn claim(&mut self) -> Result<Claim> {
+        if self.claiming.is_none() {
+            let room = self.room().await;
+            let mut claimer = self.claimer.take().ok_or_else(worker_gone)?;
+            if !std::mem::take(&mut self.is_behind)
+                && let Some(claim) = claimer.try_claim(room)
+            {
+                self.claimer = Some(claimer);
+                self.is_behind = claim.more;
+                return Ok(claim);
+            }
+            self.claiming = Some(tokio::task::spawn_blocking(move || {
+                let claim = claimer.claim(room);
+                (claimer, claim)
+            }));
+        }
+        let claiming = self.claiming.as_mut().ok_or_else(worker_gone)?;
+        let joined = claiming.await;
+        self.claiming = None;
+        let (claimer, claim) = joined.map_err(|_| worker_gone())?;
+        self.claimer = Some(claimer);
+        self.is_behind = claim.as_ref().is_ok_and(|claim| claim.more);
+        claim
     }
 
     /// Waits until something may be claimed; how many records and bytes.

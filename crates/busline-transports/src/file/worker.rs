@@ -42,9 +42,11 @@ pub(super) enum Job {
     LetGo(oneshot::Sender<()>),
 }
 
-/// Starts the thread; it ends when every sender is gone.
-pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
+/// Starts the thread. It ends when every sender is gone, and lets go of the logs before the second channel
+/// is closed, on which nothing comes.
+pub(super) fn start(store: Arc<Store>) -> Result<(Sender<Job>, oneshot::Receiver<()>)> {
     let (jobs, queue) = channel();
+    let (alive, ended) = oneshot::channel();
     let worker = Worker {
         store,
         queue,
@@ -63,9 +65,12 @@ pub(super) fn start(store: Arc<Store>) -> Result<Sender<Job>> {
     };
     std::thread::Builder::new()
         .name("busline-file".to_owned())
-        .spawn(move || worker.run())
+        .spawn(move || {
+            worker.run();
+            drop(alive);
+        })
         .map_err(|cause| Error::new(ErrorKind::Other, "cannot start a thread").source(cause))?;
-    Ok(jobs)
+    Ok((jobs, ended))
 }
 
 /// Sends a job; `Closed` when the thread is gone.

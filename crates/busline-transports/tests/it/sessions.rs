@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{
-    Connect, DeleteIf, GroupSpec, Membership, OnDifference, Role, Session, Subscribe, TopicSpec,
-    Topology, Transport,
+    Batch, Connect, DeleteIf, GroupSpec, Membership, OnDifference, Role, Session, Subscribe,
+    TopicSpec, Topology, Transport,
 };
-use busline_core::{ErrorKind, GroupName, Result, Topic};
+use busline_core::{ErrorKind, GroupName, Key, Message, Outcome, Result, Topic};
 use busline_log::Log;
 use busline_log::storage::MemStorage;
 use busline_transports::file::{FileConfig, FileTransport};
@@ -64,23 +64,40 @@ async fn a_group_that_another_process_declared_anew_can_be_joined_at_once() {
     here.subscribe(Subscribe::new(topic(), Membership::Group(group()))).await.unwrap();
 }
 
+/// Also of what it published and consumed, many times over: its thread is done when closing returns.
 #[tokio::test]
 async fn after_a_close_nothing_is_held_open_though_the_transport_lives() {
-    let medium = MemStorage::new();
-    let transport = transport(&medium);
-    let session = connect(&transport).await;
-    declare(&*session, GroupSpec::new(topic(), group())).await.unwrap();
-    session.close(PATIENCE).await.unwrap();
-    drop(session);
-    let log = std::path::Path::new("/bus/topics/t/log");
-    let deleted = async {
-        // Its thread lets go when it sees that nobody is left.
-        while let Err(error) = Log::delete(&medium.process(), log) {
-            assert_eq!(error.kind(), busline_log::ErrorKind::Busy, "{error}");
-            tokio::task::yield_now().await;
+    for _ in 0..50 {
+        let medium = MemStorage::new();
+        let transport = transport(&medium);
+        let session = connect(&transport).await;
+        declare(&*session, GroupSpec::new(topic(), group())).await.unwrap();
+        let subscribe = Subscribe::new(topic(), Membership::Group(group()));
+        let mut subscription = session.subscribe(subscribe).await.unwrap();
+        let message = Message::new(topic(), Key::empty(), "one");
+        for receipt in session.send(Batch::from(vec![message])).await.unwrap() {
+            receipt.await.unwrap();
         }
-    };
-    tokio::time::timeout(PATIENCE, deleted).await.unwrap();
+        let next = tokio::time::timeout(PATIENCE, subscription.next()).await.unwrap();
+        for delivery in next.unwrap().unwrap() {
+            delivery.settle_quietly(Outcome::Ack);
+        }
+        drop(subscription);
+        session.close(PATIENCE).await.unwrap();
+        drop(session);
+        Log::delete(&medium.process(), std::path::Path::new("/bus/topics/t/log")).unwrap();
+    }
+}
+
+/// What is still held keeps the thread that settles it, and closing does not wait for that.
+#[tokio::test]
+async fn a_close_does_not_wait_for_a_subscription_that_is_kept() {
+    let session = connect(&transport(&MemStorage::new())).await;
+    declare(&*session, GroupSpec::new(topic(), group())).await.unwrap();
+    let subscribe = Subscribe::new(topic(), Membership::Group(group()));
+    let mut subscription = session.subscribe(subscribe).await.unwrap();
+    session.close(PATIENCE).await.unwrap();
+    assert_eq!(subscription.next().await.unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[tokio::test]

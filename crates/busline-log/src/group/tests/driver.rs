@@ -97,7 +97,11 @@ pub(super) fn act(
         }
         5..=6 => {
             let max = 1 + usize::try_from(dice.roll(4)).unwrap();
-            let (outcome, handed) = world.claim_where(member, max, &|_, _| true)?;
+            let ready = if dice.roll(2) == 0 { world.try_claim(member, max)? } else { None };
+            let (outcome, handed) = match ready {
+                Some(ready) => ready,
+                None => world.claim_where(member, max, &|_, _| true)?,
+            };
             ledger.handed(hands, outcome.claim, handed);
         }
         _ => settle(world, member.group(), hands, ledger, dice)?,

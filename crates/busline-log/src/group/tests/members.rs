@@ -1,7 +1,7 @@
 //! Members of one group: claiming, settling, competing, dying.
 
 use crate::group::tests::world::{LEASE_US, World, range};
-use crate::{ClaimRequest, ErrorKind, SeqRange, Settle, Settlement};
+use crate::{ClaimRequest, ErrorKind, Member, SeqRange, Settle, Settlement};
 
 const ACK: Settlement = Settlement::Ack;
 
@@ -322,7 +322,7 @@ fn later_records_of_an_order_wait_for_earlier_ones() {
         keys: None,
         order_by: Some(&order),
     };
-    let values = |world: &World, member: &mut crate::Member| {
+    let values = |world: &World, member: &mut Member| {
         let (outcome, handed) = world.claim_with(member, &request).unwrap();
         let values: Vec<_> =
             handed.into_iter().map(|(_, attempts, value)| format!("{value}/{attempts}")).collect();
@@ -382,31 +382,90 @@ fn a_contended_group_says_so_instead_of_waiting() {
     let world = World::new();
     world.publish_count(1);
     let mut member = world.join("g");
+    let (claim, _) = world.claim(&mut member, 1);
+    world.publish_count(1);
     let other = world.other();
     let group = other.open("g");
     let guard = group.shared.journal.lock_append().unwrap();
-    let any = |_: &[u8], _: &[u8]| true;
-    let request = ClaimRequest {
-        records_max: 1,
-        bytes_max: 9,
-        first_may_exceed: true,
-        lease_us: LEASE_US,
-        filter: &any,
-        keys: None,
-        order_by: None,
-    };
-    let mut calls = 0;
-    assert_eq!(member.try_claim(&request, world.now, &mut |_, _| calls += 1).unwrap(), None);
-    drop(guard);
-    let claimed = member.try_claim(&request, world.now, &mut |_, _| calls += 1).unwrap().unwrap();
-    assert_eq!((claimed.records, calls), (1, 1));
-    let guard = group.shared.journal.lock_append().unwrap();
-    let item = Settle { claim: claimed.claim, seqs: SeqRange::one(0), how: ACK };
+    assert_eq!(world.try_claim(&mut member, 9).unwrap(), None);
+    let item = Settle { claim, seqs: SeqRange::one(0), how: ACK };
     let mut lost = Vec::new();
     assert!(!member.group().try_settle(&[item], world.now, &mut lost).unwrap());
     drop(guard);
+    assert_eq!(handed(&world, &mut member, 9), Some(vec![(1, 1)]));
     assert!(member.group().try_settle(&[item], world.now, &mut lost).unwrap());
     assert_eq!(lost, []);
+}
+
+/// What a claim hands out that does not wait.
+fn handed(world: &World, member: &mut Member, max: usize) -> Option<Vec<(u64, u32)>> {
+    let (_, handed) = world.try_claim(member, max).unwrap()?;
+    Some(handed.into_iter().map(|(seq, attempts, _)| (seq, attempts)).collect())
+}
+
+/// All that is more than new records in memory is left to a claim that may wait.
+#[test]
+fn a_claim_that_does_not_wait_hands_out_new_records_and_no_others() {
+    let mut world = World::new();
+    world.publish_count(1);
+    let mut member = world.join("g");
+    assert_eq!(handed(&world, &mut member, 9), None, "nothing of the log is open yet");
+    let (first, _) = world.claim(&mut member, 9);
+    let (idle, none) = world.try_claim(&mut member, 9).unwrap().unwrap();
+    assert_eq!((idle.more, none), (false, vec![]));
+    assert_eq!(idle.wake_at_us, member.wake_at_us(world.now).unwrap(), "its own lease");
+    assert!(idle.wake_at_us.is_some());
+
+    // One frame at a time, and what is left of it at the next.
+    world.publish_count(3);
+    world.publish_count(1);
+    let (outcome, some) = world.try_claim(&mut member, 2).unwrap().unwrap();
+    assert_eq!((outcome.more, some.len()), (true, 2));
+    let (outcome, some) = world.try_claim(&mut member, 9).unwrap().unwrap();
+    assert_eq!((outcome.more, some.len()), (true, 1));
+    let (outcome, some) = world.try_claim(&mut member, 9).unwrap().unwrap();
+    assert_eq!((outcome.more, some.len()), (false, 1));
+
+    // What comes again, once it is ready.
+    world.publish_count(1);
+    world.settle(member.group(), first, range(0, 0), Settlement::Park { delay_us: 50 });
+    assert_eq!(handed(&world, &mut member, 9), Some(vec![(5, 1)]));
+    world.publish_count(1);
+    world.pass(50);
+    assert_eq!(handed(&world, &mut member, 9), None, "a delay is over");
+    assert_eq!(world.seqs(&mut member, 9), [(0, 2), (6, 1)]);
+
+    // What another holds may be that of a dead one, and comes before what is newer.
+    let mut two = world.join("g");
+    assert_eq!(handed(&world, &mut two, 9), None);
+    assert_eq!(world.seqs(&mut two, 9), []);
+    world.publish_count(1);
+    assert_eq!(handed(&world, &mut two, 9), None);
+
+    // Another configuration is another filter; what others wrote has to be read.
+    world.other().open("g").set_config(b"other", None, world.now).unwrap();
+    assert_eq!(handed(&world, &mut member, 9), None);
+    assert_eq!(world.seqs(&mut member, 9), []);
+    member.accept_config().unwrap();
+    assert_eq!(world.seqs(&mut member, 9), [(7, 1)]);
+}
+
+/// A snapshot waits for the medium: who must not wait leaves it to the next.
+#[test]
+fn a_claim_that_does_not_wait_does_not_compact() {
+    let mut world = World::new();
+    world.options.snapshot_bytes = 300;
+    world.publish_count(1);
+    let mut member = world.join("g");
+    let (claim, _) = world.claim(&mut member, 9);
+    let group = member.group().clone();
+    for seq in 1..40 {
+        world.publish_count(1);
+        assert_eq!(handed(&world, &mut member, 9), Some(vec![(seq, 1)]));
+        assert_eq!(group.shared.journal.first_seq(), 0, "nothing was removed");
+    }
+    world.settle(member.group(), claim, range(0, 0), ACK);
+    assert!(group.shared.journal.first_seq() > 0, "whoever may wait compacted");
 }
 
 #[test]

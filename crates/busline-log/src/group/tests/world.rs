@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::storage::{MemStorage, Storage};
 use crate::{
-    ClaimId, ClaimOutcome, ClaimRequest, Group, GroupOptions, GroupSpec, Lifetime, Log, Lost,
-    Member, Now, Options, Result, SeqRange, Settle, Settlement,
+    ClaimId, ClaimOutcome, ClaimRequest, Claimed, Group, GroupOptions, GroupSpec, Lifetime, Log,
+    Lost, Member, Now, Options, Record, Result, SeqRange, Settle, Settlement,
 };
 
 pub(super) const LEASE_US: u64 = 30_000_000;
@@ -108,13 +108,33 @@ impl World {
         request: &ClaimRequest<'_>,
     ) -> Result<(ClaimOutcome, Handed)> {
         let mut handed = Vec::new();
-        let outcome = member.claim(request, self.now, &mut |claimed, record| {
-            assert_eq!(claimed.seq, record.seq);
-            let value = String::from_utf8(record.value.to_vec()).unwrap();
-            handed.push((claimed.seq, claimed.attempts, value));
-        })?;
+        let outcome = member.claim(request, self.now, &mut note(&mut handed))?;
         assert_eq!(outcome.records, handed.len());
         Ok((outcome, handed))
+    }
+
+    /// The same, if neither others nor the medium have to be waited for.
+    pub(super) fn try_claim(
+        &self,
+        member: &mut Member,
+        max: usize,
+    ) -> Result<Option<(ClaimOutcome, Handed)>> {
+        let request = ClaimRequest {
+            records_max: max,
+            bytes_max: 1 << 20,
+            first_may_exceed: true,
+            lease_us: LEASE_US,
+            filter: &|_, _| true,
+            keys: None,
+            order_by: None,
+        };
+        let mut handed = Vec::new();
+        let Some(outcome) = member.try_claim(&request, self.now, &mut note(&mut handed))? else {
+            assert_eq!(handed, []);
+            return Ok(None);
+        };
+        assert_eq!(outcome.records, handed.len());
+        Ok(Some((outcome, handed)))
     }
 
     pub(super) fn claim(&self, member: &mut Member, max: usize) -> (ClaimId, Handed) {
@@ -155,6 +175,14 @@ impl World {
         let mark = self.log.mark();
         act();
         self.log.wait(mark, Some(std::time::Duration::ZERO)).unwrap()
+    }
+}
+
+fn note(handed: &mut Handed) -> impl FnMut(Claimed, &Record<'_>) {
+    |claimed, record| {
+        assert_eq!(claimed.seq, record.seq);
+        let value = String::from_utf8(record.value.to_vec()).unwrap();
+        handed.push((claimed.seq, claimed.attempts, value));
     }
 }
 

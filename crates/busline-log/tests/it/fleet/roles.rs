@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use busline_log::storage::{Call, Fault, FaultyStorage, FsStorage, Gate, Storage};
 use busline_log::{
-    ClaimId, ClaimRequest, Error, ErrorKind, Group, GroupOptions, GroupSpec, Lifetime, Log, Member,
-    Now, Options, RetainPolicy, SeqRange, Settle, Settlement,
+    ClaimId, ClaimRequest, Claimed, Error, ErrorKind, Group, GroupOptions, GroupSpec, Lifetime,
+    Log, Member, Now, Options, Record, RetainPolicy, SeqRange, Settle, Settlement,
 };
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::time::{ClockId, clock_gettime};
@@ -254,10 +254,18 @@ fn claim(life: &mut Life, member: &mut Member, group: &str) -> Result<(ClaimId, 
     let request = request(1 + life.rng.below(20) as usize, lease_us(group));
     let mut got = Vec::new();
     let now = life.now();
-    let outcome = member.claim(&request, now, &mut |claimed, record| {
+    let mut visit = |claimed: Claimed, record: &Record<'_>| {
         assert_eq!(record.seq, claimed.seq);
         got.push((claimed.seq, claimed.attempts));
-    })?;
+    };
+    let ready = match life.rng.below(4) {
+        0 => None,
+        _ => member.try_claim(&request, now, &mut visit)?,
+    };
+    let outcome = match ready {
+        Some(outcome) => outcome,
+        None => member.claim(&request, now, &mut visit)?,
+    };
     Ok((outcome.claim, got))
 }
 

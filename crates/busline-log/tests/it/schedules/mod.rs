@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use busline_log::storage::{MemStorage, Storage};
 use busline_log::{
-    ClaimRequest, ErrorKind, Group, GroupOptions, GroupSpec, Lifetime, Log, Now, Options, SeqRange,
-    Settle, Settlement,
+    ClaimRequest, Claimed, ErrorKind, Group, GroupOptions, GroupSpec, Lifetime, Log, Now, Options,
+    Record, SeqRange, Settle, Settlement,
 };
 use shuttle::rand::Rng;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -263,8 +263,9 @@ fn consume(log: &Log, ledger: &Mutex<Ledger>) {
             order_by: None,
         };
         let mut seqs = Vec::new();
-        let claimed =
-            member.claim(&request, now, &mut |one, _| seqs.push((one.seq, one.attempts))).unwrap();
+        let mut visit = |one: Claimed, _: &Record<'_>| seqs.push((one.seq, one.attempts));
+        let ready = member.try_claim(&request, now, &mut visit).unwrap();
+        let claimed = ready.unwrap_or_else(|| member.claim(&request, now, &mut visit).unwrap());
         ledger.lock().unwrap().handed.extend(&seqs);
         if seqs.is_empty() {
             // A look is no progress: others go first.
