@@ -1,5 +1,6 @@
 //! Codecs: typed payloads to bytes and back, chosen by content type.
 
+use std::cell::Cell;
 use std::fmt;
 
 use bytes::Bytes;
@@ -56,12 +57,12 @@ impl Codec {
     /// Encodes a value; `Limit` when the format cannot hold it, `Refused` for `Raw`.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Bytes> {
         match self {
-            Self::Json => serde_json::to_vec(value)
-                .map(Bytes::from)
-                .map_err(|cause| unencodable(self).source(cause)),
-            Self::Cbor => cbor2::to_vec(value)
-                .map(Bytes::from)
-                .map_err(|cause| unencodable(self).source(cause)),
+            Self::Json => in_scratch(|bytes| {
+                serde_json::to_writer(bytes, value).map_err(|cause| unencodable(self).source(cause))
+            }),
+            Self::Cbor => in_scratch(|bytes| {
+                cbor2::to_writer(value, bytes).map_err(|cause| unencodable(self).source(cause))
+            }),
             Self::Raw => Err(no_types()),
         }
     }
@@ -109,6 +110,27 @@ impl Message {
     }
 }
 
+thread_local! {
+    /// Where values are encoded: how long one becomes is known only afterwards, and a payload that grew on its
+    /// way would be moved several times and keep more memory than it needs.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread keeps no larger buffer than this for its next value.
+const SCRATCH_LEN_MAX: usize = 64 << 10;
+
+/// What was written, in one allocation of its own length.
+fn in_scratch(write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Bytes> {
+    // Taken, so that a value that encodes others while it is encoded finds another buffer.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let written = write(&mut scratch).map(|()| Bytes::copy_from_slice(&scratch));
+    if scratch.capacity() <= SCRATCH_LEN_MAX {
+        SCRATCH.set(scratch);
+    }
+    written
+}
+
 /// One CBOR value and nothing behind it, which the decoder itself would not mind.
 fn cbor_one<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
     let mut rest = payload;
@@ -145,6 +167,27 @@ mod tests {
         assert_eq!(Codec::of_content_type("Application/JSON; charset=utf-8"), Some(Codec::Json));
         assert_eq!(Codec::of_content_type("application/problem+json"), Some(Codec::Json));
         assert_eq!(Codec::of_content_type("text/plain"), None);
+    }
+
+    #[test]
+    fn a_value_may_encode_others_while_it_is_encoded() {
+        struct Nested(u32);
+        impl Serialize for Nested {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inner = Codec::Json.encode(&[self.0; 3]).map_err(serde::ser::Error::custom)?;
+                serializer.serialize_str(std::str::from_utf8(&inner).expect("JSON is UTF-8"))
+            }
+        }
+        let encode = |value| Codec::Json.encode(&[Nested(value), Nested(2)]).unwrap();
+        assert_eq!(encode(1), r#"["[1,1,1]","[2,2,2]"]"#);
+        // One that failed leaves nothing behind.
+        let key_of_no_text = std::collections::BTreeMap::from([([1, 2], 3)]);
+        assert!(Codec::Json.encode(&key_of_no_text).is_err());
+        assert_eq!(encode(3), r#"["[3,3,3]","[2,2,2]"]"#);
+        // A large one keeps no memory, and its payload no more than it needs.
+        let large = Codec::Cbor.encode(&"x".repeat(2 * SCRATCH_LEN_MAX)).unwrap();
+        assert_eq!(large.len(), 2 * SCRATCH_LEN_MAX + 5);
+        assert!(SCRATCH.take().capacity() <= SCRATCH_LEN_MAX);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Context {
     pub(crate) lines: Vec<String>,
     /// Whether the figures are worth something.
     pub(crate) is_quick: bool,
+    /// Whether others used the machine meanwhile.
+    pub(crate) is_busy: bool,
 }
 
 /// One JSON object a line: first what it was made with, then the rows.
@@ -66,12 +68,32 @@ pub(crate) fn verdicts(report: &Report) -> Vec<String> {
         let [target, _] = goal.bound.texts();
         let (busline, beside) = (number(row.busline.median()), number(row.beside.median()));
         let name = row.figure.beside.0;
-        format!("missed: {} {}: {busline}, {name} {beside}; owed {target}", goal.id, row.name())
+        let limit = limit_below(report, row).map_or_else(String::new, |(name, ratio)| {
+            format!("; bare {name} comes to {} x itself", self::ratio(ratio))
+        });
+        let row = row.name();
+        format!("missed: {} {row}: {busline}, {name} {beside}; owed {target}{limit}", goal.id)
     }));
     lines.extend(report.left_out.iter().map(|what| format!("not measured: {what}")));
     let goals = report.unmeasured().map(|goal| format!("not measured: {} {}", goal.id, goal.row()));
     lines.extend(goals);
     lines
+}
+
+/// The bare system calls of the work of a row, if even they are too slow for what is owed, and their ratio.
+fn limit_below(report: &Report, row: &Row) -> Option<(&'static str, f64)> {
+    use crate::goals::{Bound, Verdict};
+    let about = |row: &Row| (row.figure.work.clone(), row.figure.durability, row.figure.unit);
+    let bound = row.goal?.bound;
+    // What takes longer the more there is of it has no such limit.
+    let is_rate = matches!(bound, Bound::RatioAtLeast(..));
+    let limits = report.rows.iter().filter(|limit| {
+        is_rate && about(limit) == about(row) && limit.figure.beside.0.contains("(2)")
+    });
+    let limit = limits.max_by(|a, b| a.beside.median().total_cmp(&b.beside.median()))?;
+    let (bare, beside) = (limit.beside.median(), row.beside.median());
+    let is_below = bound.judge(bare, beside) == Some(Verdict::Missed);
+    is_below.then(|| (limit.figure.beside.0, bare / beside))
 }
 
 const INTRODUCTION: &str = "\
@@ -90,7 +112,8 @@ statements, 64 MiB of cache and its file mapped; LMDB appending to one database,
 checksum; fjall with its defaults; redb with each commit synced, which is what it promises; sea-streamer's file
 backend, which never syncs; a Redis server of the run's own over a Unix socket, pipelined, its file never rewritten
 meanwhile. The stand-in for Hermes' bus does what that does, without Python: one commit a message, a rollback
-journal, a look every half a second. SQLite's and Redis' claims have an owner; with LMDB and fjall settling is removing.
+journal, a look every half a second; no registry has the bus itself. Iggy has no row: crates.io, PyPI and npm have no server
+of it. SQLite's and Redis' claims have an owner; with LMDB and fjall settling is removing.
 
 ";
 
@@ -109,7 +132,7 @@ pub(crate) fn write(root: &Path, context: &Context, report: &Report) -> Result<(
     }
     let readme = root.join("README.md");
     let text = std::fs::read_to_string(&readme).map_err(|error| problem(&readme, &error))?;
-    let text = with_essence(&text, &essence(report))?;
+    let text = with_essence(&text, &essence(context, report))?;
     std::fs::write(&readme, text).map_err(|error| problem(&readme, &error))
 }
 
@@ -124,8 +147,11 @@ fn with_essence(readme: &str, table: &str) -> Result<String> {
     parts.ok_or_else(|| "README.md has no marks for the table of the benchmarks".to_owned())
 }
 
+const BUSY: &str = "\nThe machine was busy with other work while this was measured: the figures are low, and \
+                    their ratios rough.\n";
+
 /// A row for each work that the picture shows: the log, the limit of the machine, the best of the others.
-fn essence(report: &Report) -> String {
+fn essence(context: &Context, report: &Report) -> String {
     let mut text =
         "| messages a second | survives | Busline | bare system calls | best of the others |\n\
                     |---|---|---|---|---|\n"
@@ -147,6 +173,9 @@ fn essence(report: &Report) -> String {
             cell(Kind::Limit),
             cell(Kind::Peer),
         );
+    }
+    if context.is_busy {
+        text += BUSY;
     }
     text
 }
@@ -235,8 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_machine_cannot_is_said() {
+        let mut report = report();
+        report
+            .compare(
+                ["publish 100 B, one a call", goals::PROCESS, "msg/s"],
+                ("SQLite NORMAL, one a commit", 0.4),
+            )
+            .expect("the work was measured");
+        let lines = verdicts(&report);
+        let missed = "missed: G3 publish 100 B, one a call, crash of the process, msg/s: 1.00, SQLite NORMAL, one a \
+                      commit 0.40; owed >= 20 x; bare write(2) each comes to 10.0 x itself";
+        assert!(lines.iter().any(|line| line == missed), "{lines:?}");
+    }
+
+    #[test]
     fn a_row_is_a_line_of_json() {
-        let context = Context { lines: vec!["machine".to_owned()], is_quick: false };
+        let context = Context { lines: vec!["machine".to_owned()], ..Context::default() };
         let text = json_lines(&context, &report());
         let lines: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
@@ -249,12 +293,15 @@ mod tests {
     #[test]
     fn the_readme_gets_the_essence() {
         let readme = format!("# A\n{START}old\n{END}end\n");
-        let text = with_essence(&readme, &essence(&report())).expect("it has marks");
+        let context = Context::default();
+        let text = with_essence(&readme, &essence(&context, &report())).expect("it has marks");
         let row = "| publish 100 B, one a call | crash of the process | **1.00** | \
                    4.00 (write(2) each): 0.25 x | 0.50 (fjall, one a call): 2.00 x |\n";
         assert!(text.starts_with("# A\n") && text.ends_with("end\n"), "{text}");
         assert!(text.contains(row) && !text.contains("old"), "{text}");
         assert!(with_essence("# A\n", "").is_err());
+        let busy = Context { is_busy: true, ..context };
+        assert!(!text.contains("was busy") && essence(&busy, &report()).contains("was busy"));
     }
 
     #[test]

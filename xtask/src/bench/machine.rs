@@ -2,15 +2,54 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::Result;
 use crate::log::failed;
-use crate::measure::now_us;
+use crate::measure::{Samples, now_us};
+use crate::report::with_spread;
 
 /// A line each for people: date and commit, machine, medium.
 pub(crate) fn lines(dir: &Path) -> Result<Vec<String>> {
     let [machine, medium] = machine(dir);
     Ok(vec![origin()?, machine, medium])
+}
+
+/// How long others are watched.
+const LOOK: Duration = Duration::from_millis(500);
+/// Others that use more of the processors than this spoil the figures.
+const OTHERS_MAX: f64 = 0.25;
+
+/// How many processors others use, which is seen while this program does nothing; not a number where nobody tells.
+pub(crate) fn used_by_others() -> f64 {
+    let used = || used_ticks(&std::fs::read_to_string("/proc/stat").ok()?);
+    let before = used();
+    #[allow(clippy::disallowed_methods, reason = "time passes in which this program does nothing")]
+    std::thread::sleep(LOOK);
+    before.zip(used()).map_or(f64::NAN, |(before, after)| {
+        // A tick is a hundredth of a second.
+        (after - before) / 100.0 / LOOK.as_secs_f64()
+    })
+}
+
+/// Whether others used so much, as a rule, that the figures are spoilt; and a line that says how much it was.
+pub(crate) fn busy(others: &Samples) -> (bool, String) {
+    let is_busy = others.median() > OTHERS_MAX;
+    let busy =
+        if is_busy { ": BUSY WITH OTHER WORK, trust no figure and ratios little" } else { "" };
+    (is_busy, format!("processors used by others: {}{busy}", with_spread(others)))
+}
+
+/// What all processors did since the start, apart from idling and waiting for disks.
+fn used_ticks(stat: &str) -> Option<f64> {
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let ticks: Option<Vec<f64>> = fields.map(|field| field.parse().ok()).collect();
+    match ticks?.as_slice() {
+        [user, nice, system, _idle, _waiting, irq, softirq, stolen, ..] => {
+            Some(user + nice + system + irq + softirq + stolen)
+        }
+        _ => None,
+    }
 }
 
 fn origin() -> Result<String> {
@@ -39,14 +78,8 @@ fn machine(dir: &Path) -> [String; 2] {
     let load = read("/proc/loadavg");
     let load = load.split(' ').next().unwrap_or_default();
     let os = std::env::consts::OS;
-    let is_busy = load.split('.').next().and_then(|load| load.parse().ok()) >= Some(cpus);
-    let busy =
-        if is_busy { ": BUSY WITH OTHER WORK, trust no figure and ratios little" } else { "" };
     [
-        format!(
-            "machine: {cpus} x {model}, {os} {}, load {load} at the start{busy}",
-            kernel.trim()
-        ),
+        format!("machine: {cpus} x {model}, {os} {}, load {load} at the start", kernel.trim()),
         format!("medium: {}", medium(&read("/proc/self/mounts"), &dir.to_string_lossy())),
     ]
 }
@@ -71,6 +104,19 @@ fn medium(mounts: &str, dir: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_is_busy_when_others_use_it_as_a_rule() {
+        assert_eq!(used_ticks("cpu  1 2 4 1000 1000 8 16 32 0 0\ncpu0 9 9 9"), Some(63.0));
+        assert_eq!(used_ticks("cpu  1 2"), None);
+        let mut others = Samples::default();
+        assert!(!busy(&others).0);
+        [1.5, 0.0, 0.1].into_iter().for_each(|used| others.add(used));
+        assert!(!busy(&others).0);
+        [2.0, 2.0].into_iter().for_each(|used| others.add(used));
+        let (is_busy, line) = busy(&others);
+        assert!(is_busy && line.contains("BUSY"), "{line}");
+    }
 
     #[test]
     fn the_innermost_mount_counts() {

@@ -5,6 +5,7 @@ mod child;
 mod document;
 mod durable;
 mod goals;
+mod idle;
 mod limits;
 mod log;
 mod machine;
@@ -82,6 +83,7 @@ const WORKS: &[(&str, Work, &str)] = &[
     ("rare", rare::run, "find the messages of rare keys"),
     ("durable", durable::run, "one message, on the medium before publishing returns"),
     ("wake", wake::run, "how soon a sleeping consumer in another process has a message"),
+    ("idle", idle::run, "what a publish costs more when consumers are there, and none waits"),
     ("settle", settle::run, "claim and acknowledge messages one by one"),
     ("port", port::run, "publish, read and consume through a session of the transport"),
     ("typed", typed::run, "values as payloads, through codecs"),
@@ -184,8 +186,10 @@ fn run(arguments: &[&str]) -> Result<()> {
     let setup = Setup { dir, quick: asked.quick, peers };
     let mut report = Report::default();
     let done = measure_all(&setup, &asked, &mut report);
-    remove(&setup.dir)?;
+    let removed = remove(&setup.dir);
+    // What a work says comes first: what it left behind may be why removing failed.
     let context = done?;
+    removed?;
     if asked.json {
         print!("{}", document::json_lines(&context, &report));
     } else {
@@ -215,26 +219,30 @@ fn measure_all(setup: &Setup, asked: &Asked, report: &mut Report) -> Result<Cont
         lines.push("NOT OPTIMISED, figures of no worth".to_owned());
     }
     let before = limits::syncs_per_second(&setup.dir)?;
-    let during = repeat(setup, repetitions, &asked.works, report)?;
+    let (during, others) = repeat(setup, repetitions, &asked.works, report)?;
     let after = limits::syncs_per_second(&setup.dir)?;
     let [before, after] = [before, after].map(report::number);
     let during = report::with_spread(&during);
     lines.push(format!(
         "raw fdatasync after each append of 168 B: {before}/s before, {during}/s during, {after}/s after"
     ));
-    Ok(Context { lines, is_quick: asked.quick })
+    let (is_busy, busy) = machine::busy(&others);
+    lines.push(busy);
+    Ok(Context { lines, is_quick: asked.quick, is_busy })
 }
 
+/// What the disk was worth, and what others used, before each repetition.
 fn repeat(
     setup: &Setup,
     repetitions: u32,
     chosen: &[String],
     report: &mut Report,
-) -> Result<Samples> {
+) -> Result<(Samples, Samples)> {
     let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|work| work == name);
-    let mut probes = Samples::default();
+    let (mut probes, mut others) = (Samples::default(), Samples::default());
     for repetition in 1..=repetitions {
         probes.add(limits::syncs_per_second(&setup.dir)?);
+        others.add(machine::used_by_others());
         for (name, work, _) in WORKS.iter().filter(|(name, ..)| is_chosen(name)) {
             let (done, took) = measure::timed(|| work(setup, report));
             eprintln!(
@@ -244,7 +252,7 @@ fn repeat(
             done.map_err(|error| format!("{name}: {error}"))?;
         }
     }
-    Ok(probes)
+    Ok((probes, others))
 }
 
 #[cfg(test)]

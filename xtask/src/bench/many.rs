@@ -11,7 +11,7 @@ use busline_core::{GroupName, Key, Message, Topic};
 use bytes::Bytes;
 
 use crate::log::failed;
-use crate::measure::{Timer, processor_time};
+use crate::measure::{self, Timer, processor_time};
 use crate::report::{Figure, Report};
 use crate::{Result, Setup, remove};
 
@@ -23,12 +23,12 @@ const ROUND: u64 = 10;
 
 pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(failed)?.block_on(measure(setup, report))
+    runtime.map_err(failed)?.block_on(run_all(setup, report))
 }
 
-async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
+async fn run_all(setup: &Setup, report: &mut Report) -> Result<()> {
     let dir = setup.fresh("many")?;
-    let (topics, groups) = (setup.scaled(500, 50), setup.scaled(500, 50));
+    let (topics, groups) = (topics(setup, report), setup.scaled(1000, 50));
     let few = publish(&dir.join("topic"), ROUND, setup.scaled(50_000, 5000)).await?;
     let many = publish(&dir.join("topics"), topics, setup.scaled(50_000, 5000)).await?;
     let mut add = |work, durability, unit, busline, beside| {
@@ -41,6 +41,20 @@ async fn measure(setup: &Setup, report: &mut Report) -> Result<()> {
     let work = format!("{groups} groups of a topic wait");
     add(work, "", "% of a processor", many, ("one group waits", one));
     remove(&dir)
+}
+
+/// Ten thousand, or as many as this process may have open at once: beyond that each message would open a log.
+fn topics(setup: &Setup, report: &mut Report) -> u64 {
+    const FILES_EACH: u64 = 10;
+    let all = setup.scaled(10_000, 50);
+    let Some(files) = measure::open_files_max() else { return all };
+    let topics = all.min(files / FILES_EACH);
+    if topics < all {
+        report.leave_out(format!(
+            "{all} topics at once: a process may have {files} open files here, which is enough for {topics}"
+        ));
+    }
+    topics
 }
 
 async fn connect(dir: &Path) -> Result<Arc<dyn Session>> {
@@ -89,7 +103,7 @@ async fn publish(dir: &Path, topics: u64, messages: u64) -> Result<f64> {
 
 /// The share of a processor, in percent, that members of so many groups use while nothing happens.
 async fn wait(dir: &Path, groups: u64) -> Result<f64> {
-    const FOR: Duration = Duration::from_secs(5);
+    const FOR: Duration = Duration::from_secs(2);
 
     let session = connect(dir).await?;
     let names: Result<Vec<GroupName>> =
@@ -115,7 +129,7 @@ async fn wait(dir: &Path, groups: u64) -> Result<f64> {
         });
     }
     // Until each has looked once.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let before = processor_time();
     tokio::time::sleep(FOR).await;
     let used = processor_time().saturating_sub(before);

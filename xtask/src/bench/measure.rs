@@ -131,6 +131,13 @@ pub(crate) fn processor_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// How many files this process may have open once it has raised its limit; nothing where nobody tells.
+pub(crate) fn open_files_max() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    limit.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Memory of this process that no file backs, in MiB; not a number where nobody tells.
 pub(crate) fn anonymous_mib() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

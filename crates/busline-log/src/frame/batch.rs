@@ -16,7 +16,7 @@ pub struct Batch {
     body_len: usize,
     count: u32,
     delta_us_max: u64,
-    filter: FilterBuilder,
+    filter: Option<FilterBuilder>,
     sealed: Option<Sealed>,
     record_bytes_max: usize,
 }
@@ -38,10 +38,17 @@ impl Batch {
             body_len: 0,
             count: 0,
             delta_us_max: 0,
-            filter: FilterBuilder::new(),
+            filter: Some(FilterBuilder::new()),
             sealed: None,
             record_bytes_max: record_bytes_max.min(FRAME_BODY_MAX / 2),
         }
+    }
+
+    /// A batch whose frames get no filter of their keys: a few nanoseconds less a record, and who looks for keys
+    /// has to read all of them.
+    #[must_use]
+    pub fn without_filter(self) -> Self {
+        Self { filter: None, ..self }
     }
 
     /// Adds a record. `Limit` when it, its key or the frame would be too long; the batch is then as before.
@@ -78,7 +85,9 @@ impl Batch {
         if self.sealed.take().is_some() {
             self.buffer.truncate(BODY_START + self.body_len);
         }
-        self.filter.add(KeyHash::of(key));
+        if let Some(filter) = &mut self.filter {
+            filter.add(KeyHash::of(key));
+        }
         self.buffer.reserve(at + len);
         self.buffer.extend_from_slice(lengths.get(..at).unwrap_or_default());
         self.buffer.extend_from_slice(key);
@@ -128,7 +137,9 @@ impl Batch {
         self.body_len = 0;
         self.count = 0;
         self.delta_us_max = 0;
-        self.filter.clear();
+        if let Some(filter) = &mut self.filter {
+            filter.clear();
+        }
         self.sealed = None;
     }
 
@@ -176,7 +187,8 @@ impl Batch {
         }
         let (room, body) = self.buffer.split_at_mut(BODY_START);
         let body_crc = crc32fast::hash(body);
-        let filter_blocks = self.filter.encode(body.len(), body_crc, room);
+        let filter = self.filter.as_ref();
+        let filter_blocks = filter.map_or(0, |filter| filter.encode(body.len(), body_crc, room));
         let frame_start = BODY_START - HEADER_LEN - filter_len(usize::from(filter_blocks));
         let frame_len = (self.buffer.len() - frame_start).next_multiple_of(ALIGN_BYTES);
         self.buffer.resize(frame_start + frame_len, 0);
@@ -214,6 +226,16 @@ mod tests {
         assert!(batch.is_empty());
         batch.push(b"c", b"", b"").unwrap();
         assert_eq!(decode_frame(batch.encode(0, 0, 0, 1), 1).unwrap().0.count, 1);
+    }
+
+    #[test]
+    fn a_frame_without_a_filter_may_hold_every_key() {
+        let mut batch = Batch::new(1 << 20).without_filter();
+        batch.push(b"a", b"", &[0; 40_000]).unwrap();
+        let bytes = batch.encode(0, 0, 0, 1).to_vec();
+        let (header, _) = decode_frame(&bytes, 1).unwrap();
+        let filter = header.check_filter(&bytes[HEADER_LEN..]).unwrap();
+        assert!(filter.is_none() && filter.may_hold(KeyHash::of(b"b")));
     }
 
     #[test]
