@@ -16,3 +16,5 @@ mod kill;
 mod processes;
 #[cfg(test)]
 mod python;
+#[cfg(test)]
+mod service;

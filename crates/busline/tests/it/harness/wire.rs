@@ -25,6 +25,8 @@ pub(crate) enum Task {
     Drain { url: String, topic: String, group: String },
     /// Forks with a bus in hand.
     Fork { url: String, topic: String },
+    /// Runs a service until a signal stops it.
+    Serve { url: String, service: String },
     /// Mounts a small disk on a directory, and commands the processes that fill it.
     FillDisk { directory: String },
 }

@@ -10,6 +10,7 @@ use super::runtime;
 use super::wire::{Event, Task};
 use crate::kill::{consuming, publishing};
 use crate::processes::{fork, full, workers};
+use crate::service::processes as serve;
 
 /// The test that is no test.
 pub(crate) const ENTRY: &str = "harness::worker::entry";
@@ -81,6 +82,7 @@ async fn run(task: Task, stop: Stop) -> Result<(), Error> {
             });
             Ok(())
         }
+        Task::Serve { url, service } => serve::serve(Bus::open(&url).await?, &service).await,
         Task::Time { url, topic, group } => {
             workers::time(&Bus::open(&url).await?, &topic, &group, stop).await
         }

@@ -1,0 +1,126 @@
+//! What a service is: waiting to be configured, ready, stopping.
+
+use std::time::Duration;
+
+use busline::service::{App, Context, Fault, Level, Payload};
+use tokio::sync::mpsc;
+
+use super::harness::{World, pass, soon};
+
+/// A service that tells when it asks for its configuration, and when it is ready.
+fn configured(said: mpsc::UnboundedSender<&'static str>) -> App {
+    let unconfigured = said.clone();
+    App::new("configured")
+        .configuration("Settings", async |Payload(complete): Payload<bool>| complete)
+        .event("Ping", async |context: Context| -> Result<(), Fault> {
+            context.event("Pong", &()).await?;
+            Ok(())
+        })
+        .on_unconfigured(move |_| {
+            unconfigured.send("unconfigured").unwrap();
+            async {}
+        })
+        .on_ready(move |_| {
+            said.send("ready").unwrap();
+            async {}
+        })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_takes_messages_once_it_is_configured() {
+    let world = World::in_memory().await;
+    let (said, mut says) = mpsc::unbounded_channel();
+    let service = world.start_unready(configured(said)).await;
+    assert_eq!(soon("its question", says.recv()).await, Some("unconfigured"));
+    let probe = world.probe("probe").await;
+    let mut events = world.tap("events").await;
+    // It waits in the group meanwhile.
+    probe.context.event("Ping", &()).await.unwrap().await.unwrap();
+    assert_eq!(&*events.next().await.key, "Ping");
+    probe.context.configuration("Settings", &false).await.unwrap();
+    probe.context.configuration("Settings", &true).await.unwrap();
+    assert_eq!(soon("readiness", says.recv()).await, Some("ready"));
+    assert_eq!(&*events.next().await.key, "Pong");
+    service.stop().await.unwrap();
+    probe.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stops_in_every_state() {
+    let world = World::in_memory().await;
+    let mut logs = world.tap("logs").await;
+    // Nothing to do at all.
+    world.start(App::new("idle")).await.stop().await.unwrap();
+    assert_eq!(logs.log(Level::WARNING).await.1, "Shutting down…");
+    // Never configured.
+    let (said, mut says) = mpsc::unbounded_channel();
+    let service = world.start_unready(configured(said)).await;
+    soon("its question", says.recv()).await;
+    service.stop().await.unwrap();
+    // Before it began.
+    let app = App::new("early").event("E", async || {});
+    app.stopper().stop();
+    world.start_unready(app).await.ended().await.unwrap();
+    // A hook that always fails.
+    let app = App::new("hook").on_ready(async |_| Err::<(), _>(Fault::new("never")));
+    let service = world.start_unready(app).await;
+    assert_eq!(logs.log(Level::ALERT).await.0, 1);
+    service.stop().await.unwrap();
+    // A hook that never ends.
+    let app = App::new("hook").on_ready(async |_| std::future::pending::<()>().await);
+    world.start_unready(app).await.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_handlers_and_not_for_ever() {
+    let world = World::in_memory().await;
+    let (began, mut beginnings) = mpsc::unbounded_channel();
+    let work = move |Payload(seconds): Payload<u64>, context: Context| {
+        let began = began.clone();
+        async move {
+            began.send(()).unwrap();
+            pass(seconds).await;
+            context.event("Done", &seconds).await.unwrap();
+        }
+    };
+    let app = || App::new("s").event("Work", work.clone());
+    let service = world.start(app()).await;
+    let mut events = world.tap("events").await;
+    let probe = world.probe("probe").await;
+    for seconds in [3_u64, 1000] {
+        probe.context.event("Work", &seconds).await.unwrap();
+        events.next().await;
+        soon("a beginning", beginnings.recv()).await.unwrap();
+    }
+    service.stop().await.unwrap();
+    assert_eq!(&*events.next().await.key, "Done");
+    // What did not end in time comes again.
+    let service = world.start(app()).await;
+    soon("a beginning", beginnings.recv()).await.unwrap();
+    service.stop().await.unwrap();
+    probe.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn timers_run_once_or_often_until_they_are_cancelled() {
+    let world = World::in_memory().await;
+    let mut events = world.tap("events").await;
+    let mut logs = world.tap("logs").await;
+    let probe = world.probe("probe").await;
+    let second = Duration::from_secs(1);
+    let tick = async |context: Context| drop(context.event("Tick", &()).await);
+    let ticking = probe.context.every(second, tick);
+    for _ in 0..3 {
+        assert_eq!(&*events.next().await.key, "Tick");
+    }
+    ticking.cancel();
+    let never =
+        probe.context.after(second, async |context| drop(context.event("Never", &()).await));
+    never.cancel();
+    probe.context.after(second, async |_| panic!("contained"));
+    assert_eq!(logs.log(Level::ALERT).await.0, 1);
+    probe.context.after(second * 2, async |context| drop(context.event("Last", &()).await));
+    assert_eq!(&*events.next().await.key, "Last");
+    drop(probe.context.after(second * 1000, async |_| {}));
+    probe.stop().await;
+}
