@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use busline::{Durability, GroupName, Key, KeyPattern, Patterns, Position, Topic};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::demo::args::{DemoArgs, WorkerArgs};
 use crate::reference;
+use crate::service::args::{CommandVerb, ConfigurationVerb, EventVerb, LogsArgs, MonitorArgs};
 
 /// Events, commands and replayable logs, on any broker or on none.
 #[derive(Debug, Parser)]
@@ -61,6 +63,21 @@ pub(crate) enum Verb {
     /// Dead letters: see them, look into them, put them back, drop them
     #[command(subcommand)]
     Dead(DeadVerb),
+    /// Publish an event of a service
+    #[command(subcommand)]
+    Event(EventVerb),
+    /// Publish a configuration of services
+    #[command(subcommand)]
+    Configuration(ConfigurationVerb),
+    /// Send a command to a service
+    #[command(subcommand)]
+    Command(CommandVerb),
+    /// Show events, configurations, and commands with their results, as they pass
+    #[command(after_long_help = reference::text("monitor"))]
+    Monitor(MonitorArgs),
+    /// Show what services log on the bus
+    #[command(after_long_help = reference::text("logs"))]
+    Logs(LogsArgs),
     /// Check or repair the files of an embedded log
     #[command(subcommand)]
     Log(LogVerb),
@@ -89,6 +106,7 @@ impl Verb {
     pub(crate) fn stops_itself(&self) -> bool {
         match self {
             Self::Publish(_) | Self::Read(_) | Self::Consume(_) => true,
+            Self::Command(_) | Self::Monitor(_) | Self::Logs(_) => true,
             Self::Dead(verb) => matches!(verb, DeadVerb::Redrive(_) | DeadVerb::Purge(_)),
             _ => false,
         }
@@ -401,43 +419,6 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) samples: u32,
-}
-
-/// Arguments of `demo`.
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {
-    /// Keep the bus in this directory, which must be empty or missing
-    #[arg(long, value_name = "DIR")]
-    pub(crate) keep: Option<PathBuf>,
-    /// Earthquakes, one JSON object a line, instead of those built in
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<PathBuf>,
-    /// How long all of it may take
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    pub(crate) deadline: Duration,
-}
-
-/// Arguments of a process of the demo.
-#[derive(Debug, Args)]
-pub(crate) struct WorkerArgs {
-    /// What it does
-    pub(crate) role: Role,
-    /// As for `demo`
-    #[arg(long)]
-    pub(crate) data: Option<PathBuf>,
-}
-
-/// What a process of the demo does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    /// Turns records into messages.
-    Publisher,
-    /// A member of the group for the strong ones.
-    Alerts,
-    /// The member of the group that takes everything.
-    Statistics,
-    /// A broadcast: sees everything, settles nothing.
-    Ticker,
 }
 
 /// Arguments of `completions`.

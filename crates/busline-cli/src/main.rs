@@ -22,6 +22,7 @@ mod progress;
 mod publish;
 mod read;
 mod reference;
+mod service;
 mod signal;
 
 use std::process::ExitCode;
@@ -75,6 +76,11 @@ async fn dispatch(mut app: App, verb: Verb) -> Outcome {
         Verb::Group(verb) => admin::group(&mut app, verb).await,
         Verb::Topic(verb) => admin::topic(&mut app, verb).await,
         Verb::Dead(verb) => dead::run(&mut app, verb).await,
+        Verb::Event(verb) => service::event(&mut app, verb).await,
+        Verb::Configuration(verb) => service::configuration(&mut app, verb).await,
+        Verb::Command(verb) => service::command(&mut app, verb).await,
+        Verb::Monitor(args) => service::monitor(&mut app, args).await,
+        Verb::Logs(args) => service::logs(&mut app, args).await,
         Verb::Log(verb) => log::run(&mut app, verb).await,
         Verb::Doctor(args) => doctor::run(&mut app, args).await,
         Verb::Bench(args) => bench::run(&mut app, args).await,

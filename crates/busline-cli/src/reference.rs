@@ -146,6 +146,67 @@ const ENTRIES: &[Entry] = &[
     Entry { verb: "dead redrive", when: "one", fields: &[DEAD_CHANGE], notes: REDRIVE },
     Entry { verb: "dead purge", when: "one", fields: &[DEAD_CHANGE], notes: FILTER },
     Entry {
+        verb: "event publish",
+        when: "one, once it is on the bus",
+        fields: &[PUBLISHED],
+        notes: "The bus is that of services: topics events, commands, configurations and logs.",
+    },
+    Entry {
+        verb: "configuration publish",
+        when: "one, once it is on the bus",
+        fields: &[PUBLISHED],
+        notes: "It reaches the services that run; those that start later ask for it.",
+    },
+    Entry {
+        verb: "command send",
+        when: "one, when the result is there",
+        fields: &[&[
+            ("status", "success or error"),
+            ("payload", PAYLOAD),
+            ("conversation_id", "the conversation, as the result has it"),
+            ("correlation_id", "what ties the result to the command"),
+        ]],
+        notes: "Exit code 1 when the service answers with an error, 3 when it does not answer in time, \
+                4 when no service takes the command.",
+    },
+    Entry {
+        verb: "monitor",
+        when: "one a message, as it passes",
+        fields: &[&[
+            ("kind", "event, command, result or configuration"),
+            ("time", "when it was seen, RFC 3339"),
+            ("key", "its key"),
+            ("conversation_id", "or null"),
+            ("correlation_id", "or null"),
+            ("reply_to", "of a command: where its result goes; else null"),
+            ("status", "of a result: success or error; else null"),
+            ("content_type", "or null"),
+            ("meta", "an object: its other headers and properties, as text or null"),
+            ("payload", PAYLOAD),
+            ("invalid", "why services would refuse it, or null"),
+            ("saved", "the file that the payload was saved in, or null"),
+        ]],
+        notes: "Nobody misses a message by it, and no queue is left behind. Results are shown of the \
+                commands that are, whatever their keys. A filter is written as for `dead list`.",
+    },
+    Entry {
+        verb: "logs",
+        when: "one a line of the log",
+        fields: &[&[
+            ("key", "its key, SERVICE.LEVEL"),
+            ("level", "from 0, the worst, to 7"),
+            ("level_name", "EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG"),
+            ("timestamp", "when it was logged, in seconds since 1970"),
+            ("host", "service@machine"),
+            ("service", "the service"),
+            ("conversation_id", "the conversation, may be empty"),
+            ("short_message", "what is said"),
+            ("full_message", "more of it, may be empty"),
+            ("fields", "an object: additional fields, without their underscores"),
+        ]],
+        notes: "What is no GELF is shown as it is, in short_message; fields that are missing are null.",
+    },
+    Entry {
         verb: "log verify",
         when: "one a log",
         fields: &[VERIFIED],
@@ -209,6 +270,15 @@ const ENTRIES: &[Entry] = &[
         notes: "Exit code 1 when a message was lost or a figure does not add up.",
     },
 ];
+
+const PUBLISHED: &[Field] = &[
+    ("topic", "events or configurations"),
+    ("key", "its name"),
+    ("conversation_id", "the conversation; empty for a configuration"),
+    ("status", "stored or unroutable"),
+];
+
+const PAYLOAD: &str = "as JSON; bytes are {\"base64\": …}, tags {\"tag\", \"value\"}";
 
 const VERIFIED: &[Field] = &[
     ("directory", "the directory of the log: a topic's, or the state of one of its groups"),

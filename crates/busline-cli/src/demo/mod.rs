@@ -6,6 +6,7 @@
 //! time to pass: every step follows from what a process told. In the end every figure is counted
 //! from the bus.
 
+pub(crate) mod args;
 mod count;
 mod data;
 mod event;
@@ -20,7 +21,7 @@ use busline::{Bus, KeyPattern, Patterns, Position};
 use tokio::sync::mpsc;
 
 use crate::app::{App, url_of};
-use crate::args::{DemoArgs, Role};
+use crate::demo::args::{DemoArgs, Role};
 use crate::exit::{self, Failure, Outcome};
 use crate::human;
 

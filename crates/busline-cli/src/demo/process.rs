@@ -8,7 +8,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
 use super::event::Event;
-use crate::args::Role;
+use crate::demo::args::Role;
 use crate::exit::{self, Failure, Outcome};
 
 /// What came of a process.

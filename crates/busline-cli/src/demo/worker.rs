@@ -10,7 +10,7 @@ use super::data::{Quake, Records};
 use super::event::{Event, GO};
 use super::{ALERTS, HOLD, STATISTICS, TOPIC};
 use crate::app::{App, Missing};
-use crate::args::{Role, WorkerArgs};
+use crate::demo::args::{Role, WorkerArgs};
 use crate::exit::{self, Failure, Outcome};
 
 /// How many messages are sent at a time.

@@ -59,7 +59,8 @@ enum Operator {
     GreaterOrEqual,
 }
 
-/// The fields that a path may start with: those of a dead letter's line.
+/// The fields that a path may start with: those of a dead letter's line, and of what a
+/// monitor shows.
 const FIELDS: &[&str] = &[
     "topic",
     "offset",
@@ -81,4 +82,8 @@ const FIELDS: &[&str] = &[
     "redrives",
     "rejected_at",
     "payload_bytes",
+    "kind",
+    "status",
+    "meta",
+    "invalid",
 ];

@@ -16,4 +16,5 @@ mod kills;
 mod manual;
 mod publish;
 mod read;
+mod services;
 mod support;

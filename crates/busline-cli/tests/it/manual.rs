@@ -23,6 +23,7 @@ fn every_json_line_is_as_the_help_says() {
     let place = Place::new();
     place.publish("t", &["a", "b", "c"]);
     place.json(&["consume", "t", "--group", "g", "--count", "1", "--reject", "no"]);
+    std::fs::write(place.path().join("payload.json"), "1").unwrap();
     let quick = ["--messages", "50", "--samples", "3"];
     for (verb, more) in [
         (&["publish"][..], &["t", "--data", "x"][..]),
@@ -37,6 +38,8 @@ fn every_json_line_is_as_the_help_says() {
         (&["dead", "show"], &["g"]),
         (&["dead", "redrive"], &["g", "--dry-run"]),
         (&["dead", "purge"], &["g", "--dry-run"]),
+        (&["event", "publish"], &["E", "payload.json"]),
+        (&["configuration", "publish"], &["C", "payload.json"]),
         (&["log", "verify"], &["busline-data"]),
         (&["log", "repair"], &["busline-data"]),
         (&["doctor"], &[]),
