@@ -142,8 +142,10 @@ impl Service {
             std::future::pending().await
         };
         let served = tokio::select! {
-            served = self.live() => served,
+            // In this order, so that the line is logged however quickly there is nothing left to do.
+            biased;
             never = stopping => never,
+            served = self.live() => served,
         };
         if served.is_err() {
             core.stopper.stop();
