@@ -130,9 +130,9 @@ impl App {
         self
     }
 
-    /// Runs this each time that the service is about to take events and commands: after the start, and
-    /// after the connection was lost. When it fails it is tried again after 1, 2, … 30 seconds; nothing
-    /// is taken before it succeeds.
+    /// Runs this before the service takes its first event or command. When it fails it is tried again
+    /// after 1, 2, … 30 seconds; nothing is taken before it succeeds. A connection that is lost and comes
+    /// back does not run it again.
     pub fn on_ready<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,
@@ -143,8 +143,8 @@ impl App {
         self
     }
 
-    /// Runs this each time that the service waits to be configured, so that it can ask for it. As
-    /// [`App::on_ready`] when it fails.
+    /// Runs this before the service waits to be configured, so that it can ask for it. As
+    /// [`App::on_ready`] when it fails, and when a connection is lost: a service stays configured.
     pub fn on_unconfigured<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,
