@@ -1,6 +1,10 @@
 //! Subscriptions and readers that outlive their sessions.
 
+use std::fmt;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::{Link, bind};
 use crate::delivery::{Delivery, Record};
@@ -16,12 +20,35 @@ pub struct LinkSubscription {
     link: Link,
     spec: Subscribe,
     live: Option<(Arc<dyn Session>, Box<dyn Subscription>)>,
+    opening: Opening<dyn Subscription>,
     stopped: bool,
+}
+
+/// What is being opened: kept when its caller gives up, and gone on with by the next, so that who looks
+/// in often and shortly gets there too.
+struct Opening<T: ?Sized>(Option<BoxFuture<'static, Opened<T>>>);
+
+/// On which session, and what.
+type Opened<T> = Result<(Arc<dyn Session>, Box<T>)>;
+
+impl<T: ?Sized> Opening<T> {
+    async fn done(&mut self, open: impl FnOnce() -> BoxFuture<'static, Opened<T>>) -> Opened<T> {
+        let opened = self.0.get_or_insert_with(open).await;
+        self.0 = None;
+        opened
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Opening<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opening").field(&self.0.is_some()).finish()
+    }
 }
 
 impl LinkSubscription {
     pub(super) async fn open(link: Link, spec: Subscribe) -> Result<Self> {
-        let mut subscription = Self { link, spec, live: None, stopped: false };
+        let mut subscription =
+            Self { link, spec, live: None, opening: Opening(None), stopped: false };
         subscription.ensure().await?;
         Ok(subscription)
     }
@@ -43,6 +70,7 @@ impl LinkSubscription {
     /// Stops fetching and gives back what was not handed out. Idempotent.
     pub async fn stop(&mut self) -> Result<()> {
         self.stopped = true;
+        self.opening = Opening(None);
         let Some((_, subscription)) = &mut self.live else { return Ok(()) };
         match subscription.stop().await {
             Err(error) if error.kind() == ErrorKind::Disconnected => {
@@ -55,12 +83,19 @@ impl LinkSubscription {
 
     async fn ensure(&mut self) -> Result<&mut (Arc<dyn Session>, Box<dyn Subscription>)> {
         if self.live.is_none() {
-            let spec = &self.spec;
-            let subscribe = |session: Arc<dyn Session>| async move {
-                bind(&*session, spec)?;
-                session.subscribe(spec.clone()).await
+            let (link, spec) = (&self.link, &self.spec);
+            let open = || {
+                let (link, spec) = (link.clone(), spec.clone());
+                let subscribe = move |session: Arc<dyn Session>| {
+                    let spec = spec.clone();
+                    async move {
+                        bind(&*session, &spec)?;
+                        session.subscribe(spec).await
+                    }
+                };
+                async move { link.on_session(subscribe).await }.boxed()
             };
-            self.live = Some(self.link.on_session(subscribe).await?);
+            self.live = Some(self.opening.done(open).await?);
         }
         self.live.as_mut().ok_or_else(not_there)
     }
@@ -78,11 +113,12 @@ pub struct LinkReader {
     link: Link,
     spec: Read,
     live: Option<(Arc<dyn Session>, Box<dyn Reader>)>,
+    opening: Opening<dyn Reader>,
 }
 
 impl LinkReader {
     pub(super) async fn open(link: Link, spec: Read) -> Result<Self> {
-        let mut reader = Self { link, spec, live: None };
+        let mut reader = Self { link, spec, live: None, opening: Opening(None) };
         reader.ensure().await?;
         Ok(reader)
     }
@@ -128,12 +164,19 @@ impl LinkReader {
 
     async fn ensure(&mut self) -> Result<&mut (Arc<dyn Session>, Box<dyn Reader>)> {
         if self.live.is_none() {
-            let spec = &self.spec;
-            let read = |session: Arc<dyn Session>| async move {
-                bind(&*session, spec)?;
-                session.read(spec.clone()).await
+            let (link, spec) = (&self.link, &self.spec);
+            let open = || {
+                let (link, spec) = (link.clone(), spec.clone());
+                let read = move |session: Arc<dyn Session>| {
+                    let spec = spec.clone();
+                    async move {
+                        bind(&*session, &spec)?;
+                        session.read(spec).await
+                    }
+                };
+                async move { link.on_session(read).await }.boxed()
             };
-            self.live = Some(self.link.on_session(read).await?);
+            self.live = Some(self.opening.done(open).await?);
         }
         self.live.as_mut().ok_or_else(not_there)
     }

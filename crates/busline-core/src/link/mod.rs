@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 pub use consume::{LinkReader, LinkSubscription};
 
@@ -70,8 +70,8 @@ struct Inner {
     /// The transport that was good last; the next attempt starts there.
     current: AtomicUsize,
     options: LinkOptions,
-    publish: Mutex<Slot>,
-    consume: Mutex<Slot>,
+    publish: Arc<Mutex<Slot>>,
+    consume: Arc<Mutex<Slot>>,
     /// What was declared through this link, to be declared again on a new session.
     known: std::sync::Mutex<known::Known>,
     outbox: std::sync::OnceLock<outbox::Outbox>,
@@ -96,8 +96,8 @@ impl Link {
             transports,
             current: AtomicUsize::new(0),
             options,
-            publish: Mutex::default(),
-            consume: Mutex::default(),
+            publish: Arc::default(),
+            consume: Arc::default(),
             known: std::sync::Mutex::default(),
             outbox: std::sync::OnceLock::new(),
             instance: uuid::Uuid::new_v4().simple().to_string(),
@@ -132,21 +132,19 @@ impl Link {
     /// `first_connect_max` is over. Cancel safe.
     pub async fn session(&self, role: Role) -> Result<Arc<dyn Session>> {
         let opening = async {
-            let mut slot = self.slot(role).lock().await;
+            let slot = Arc::clone(self.slot(role)).lock_owned().await;
             if self.is_closed() {
                 return Err(closed());
             }
             if let Some(session) = &slot.session {
                 return Ok(Arc::clone(session));
             }
-            let first = !slot.connected_before;
-            let session = self.connect(role, first).await?;
-            if self.is_closed() {
-                return Err(closed());
-            }
-            slot.connected_before = true;
-            slot.session = Some(Arc::clone(&session));
-            Ok(session)
+            // It goes on when nobody waits any more: who asks again and again, each time for less than
+            // a connect takes, gets there too.
+            let opened = tokio::spawn(self.clone().open(role, slot)).await;
+            opened.unwrap_or_else(|cause| {
+                Err(Error::new(ErrorKind::Other, "connecting panicked").source(cause))
+            })
         };
         // Closing ends all attempts to connect, so that nobody waits for a broker that is away.
         tokio::select! {
@@ -154,6 +152,20 @@ impl Link {
             session = opening => session,
             () = self.closed() => Err(closed()),
         }
+    }
+
+    async fn open(self, role: Role, mut slot: OwnedMutexGuard<Slot>) -> Result<Arc<dyn Session>> {
+        let session = tokio::select! {
+            biased;
+            session = self.connect(role, !slot.connected_before) => session?,
+            () = self.closed() => return Err(closed()),
+        };
+        if self.is_closed() {
+            return Err(closed());
+        }
+        slot.connected_before = true;
+        slot.session = Some(Arc::clone(&session));
+        Ok(session)
     }
 
     /// Declares topics and groups, now and on every later session.
@@ -272,7 +284,7 @@ impl Link {
         self.0.transports.iter().any(|transport| transport.may_disconnect())
     }
 
-    fn slot(&self, role: Role) -> &Mutex<Slot> {
+    fn slot(&self, role: Role) -> &Arc<Mutex<Slot>> {
         match role {
             Role::Publish => &self.0.publish,
             Role::Consume => &self.0.consume,
@@ -331,7 +343,8 @@ impl Link {
             if first && self.clock().monotonic() - started >= options.first_connect_max {
                 return Err(error);
             }
-            if self.is_closed() {
+            // The task that connects is the last to have the link.
+            if self.is_closed() || Arc::strong_count(&self.0) == 1 {
                 return Err(closed());
             }
             tracing::warn!(%error, "cannot connect, trying again");
@@ -372,7 +385,12 @@ impl Link {
         let session = self.transport().connect(connect).await?;
         let known = self.known().topologies();
         for topology in &known {
-            session.declare(topology).await?;
+            match session.declare(topology).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    declare_again(&*session, topology).await?;
+                }
+                declared => declared?,
+            }
         }
         Ok(session)
     }
@@ -404,6 +422,31 @@ fn one_dialect(transports: &[Arc<dyn Transport>], asked: Dialect) -> Result<Dial
             Err(Error::new(ErrorKind::Limit, why).hint("give all of them the same dialect"))
         }
     }
+}
+
+/// Declares again one by one. What somebody has changed since is left as it is, or one group would keep
+/// everybody else from coming back; who cannot work with it is told when they bind to it.
+async fn declare_again(session: &dyn Session, topology: &Topology) -> Result<()> {
+    let mode = topology.mode;
+    let topics = topology.topics.iter().map(|spec| Topology {
+        mode,
+        topics: vec![spec.clone()],
+        groups: Vec::new(),
+    });
+    let groups = topology.groups.iter().map(|spec| Topology {
+        mode,
+        topics: Vec::new(),
+        groups: vec![spec.clone()],
+    });
+    for one in topics.chain(groups) {
+        match session.declare(&one).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                tracing::warn!(%error, "what was declared has changed, it is left as it is");
+            }
+            declared => declared?,
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what the session does not promise, before anything reaches it.

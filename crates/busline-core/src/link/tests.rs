@@ -12,8 +12,9 @@ use crate::memory::{MemoryBroker, MemoryOptions, MemoryTransport};
 use futures_util::future::BoxFuture;
 
 use crate::transport::{
-    Admin, Batch, Connect, Dialect, GroupSpec, Membership, Read, Reader, ReplyAddress, RetryMode,
-    Session, SessionEvent, Spec, Subscribe, Subscription, TopicSpec, Topology, Transport,
+    Admin, Batch, Connect, Dialect, GroupSpec, Membership, OnDifference, Read, Reader,
+    ReplyAddress, RetryMode, Session, SessionEvent, Spec, Subscribe, Subscription, TopicSpec,
+    Topology, Transport,
 };
 use crate::{
     Capabilities, Capability, GroupName, Key, Message, PendingReceipt, Position, PublishError,
@@ -244,6 +245,95 @@ async fn closing_while_the_broker_is_away_leaves_nobody_waiting() {
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Closed);
     let receipt = tokio::time::timeout(soon, unconfirmed.remove(0)).await.unwrap();
     assert!(matches!(receipt, Err(PublishError::Unknown(_))), "{receipt:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_somebody_changed_keeps_nobody_from_coming_back() {
+    let (link, broker) = link().await;
+    let mut subscription =
+        link.subscribe(Subscribe::new(topic(), Membership::Group(group()))).await.unwrap();
+    let transport: Arc<dyn Transport> = Arc::clone(link.transport());
+    let other = Link::new(vec![transport], options()).unwrap();
+    let patterns = crate::Patterns::new([crate::KeyPattern::new("other").unwrap()]);
+    let changed = GroupSpec {
+        patterns,
+        on_difference: OnDifference::Replace,
+        ..GroupSpec::new(topic(), group())
+    };
+    other.declare(&Topology { groups: vec![changed], ..Topology::default() }).await.unwrap();
+    broker.restart();
+    // What it gets now is what the group was made to get.
+    let mut matching = message("matching");
+    matching.key = Key::new("other").unwrap();
+    let receipts = link.send(vec![message("not any more"), matching].into()).await.unwrap();
+    futures_util::future::join_all(receipts).await.into_iter().for_each(|one| drop(one.unwrap()));
+    let coming = tokio::time::timeout(Duration::from_secs(60), subscription.next());
+    let came = coming.await.unwrap().unwrap().unwrap();
+    assert_eq!(came[0].message.payload, "matching");
+    // Who declares it by himself is still told.
+    let groups = vec![GroupSpec::new(topic(), group())];
+    let error = link.declare(&Topology { groups, ..Topology::default() }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+}
+
+/// A bus in memory to which connecting takes a while.
+#[derive(Debug)]
+struct Slow(MemoryTransport);
+
+impl std::fmt::Display for Slow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("slow")
+    }
+}
+
+impl Transport for Slow {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        Box::pin(async move {
+            SystemClock::shared().sleep(Duration::from_secs(1)).await;
+            self.0.connect(connect).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_in_for_less_than_a_connect_takes_gets_there_too() {
+    let memory = MemoryTransport::new();
+    let broker = memory.broker();
+    let link = Link::new(vec![Arc::new(Slow(memory))], options()).unwrap();
+    let (topics, groups) = (vec![TopicSpec::new(topic())], vec![GroupSpec::new(topic(), group())]);
+    link.declare(&Topology { topics, groups, ..Topology::default() }).await.unwrap();
+    let subscribe = Subscribe::new(topic(), Membership::Group(group()));
+    let mut subscription = link.subscribe(subscribe).await.unwrap();
+    futures_util::future::join_all(link.send(batch(&["1"])).await.unwrap()).await;
+    broker.restart();
+    let mut looks = 0;
+    let came = loop {
+        looks += 1;
+        assert!(looks < 10_000, "it never comes back");
+        let looking = tokio::time::timeout(Duration::from_millis(10), subscription.next());
+        if let Ok(came) = looking.await {
+            break came.unwrap().unwrap();
+        }
+    };
+    assert_eq!(came[0].message.payload, "1");
+    assert!(looks > 10, "connecting takes longer than a look: {looks}");
+    // A link that everybody dropped is not connected for nobody.
+    broker.refuse_connects(true);
+    broker.restart();
+    let weak = Arc::downgrade(&link.0);
+    let asking = tokio::time::timeout(Duration::from_millis(10), subscription.next());
+    asking.await.unwrap_err();
+    drop((came, subscription, link));
+    let gone = async {
+        while weak.strong_count() > 0 {
+            SystemClock::shared().sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(600), gone).await.unwrap();
 }
 
 /// A broker that takes connections and never says a word.

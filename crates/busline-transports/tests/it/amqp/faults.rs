@@ -151,6 +151,44 @@ async fn connections(broker: &Broker, vhost: &Vhost) -> Vec<String> {
     tokio::time::timeout(PATIENCE, listing).await.unwrap()
 }
 
+async fn kill_connections(broker: &Broker, vhost: &Vhost) {
+    for name in connections(broker, vhost).await {
+        let name = name.replace(' ', "%20").replace('>', "%3E");
+        // One may be gone by itself by now.
+        let _ = broker.request("DELETE", &format!("/api/connections/{name}"), "");
+    }
+}
+
+/// Each look is shorter than what connecting, declaring and subscribing take.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_in_shortly_and_often_comes_back_after_a_lost_connection() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let url = vhost.url(&broker.address(), "");
+    let (consuming, publishing) =
+        (link(std::slice::from_ref(&url)), link(std::slice::from_ref(&url)));
+    declare(&consuming).await;
+    let mut stream = join(&consuming).await;
+    kill_connections(&broker, &vhost).await;
+    let looking = async {
+        loop {
+            let look = tokio::time::timeout(Duration::from_millis(1), stream.next());
+            if let Ok(came) = look.await {
+                break came.unwrap().unwrap().remove(0);
+            }
+        }
+    };
+    let (came, receipts) = tokio::time::timeout(PATIENCE, async {
+        let sending = publishing.send(vec![message("after")].into());
+        tokio::join!(looking, sending)
+    })
+    .await
+    .unwrap();
+    assert_eq!(came.message.payload, "after");
+    came.ack().await.unwrap();
+    receipts.unwrap().remove(0).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_killed_through_the_management_api() {
     let Some(broker) = Broker::shared() else { return };
@@ -167,11 +205,7 @@ async fn a_connection_is_killed_through_the_management_api() {
         }
         until_all(&mut stream, &texts).await;
         if round == 0 {
-            for name in connections(&broker, &vhost).await {
-                let name = name.replace(' ', "%20").replace('>', "%3E");
-                // One may be gone by itself by now.
-                let _ = broker.request("DELETE", &format!("/api/connections/{name}"), "");
-            }
+            kill_connections(&broker, &vhost).await;
         }
     }
 }
