@@ -54,12 +54,31 @@ impl Bus {
         config: BusConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        Self::connect_over(transports, config, clock, false).await
+    }
+
+    /// As [`Bus::over`], with one attempt a transport.
+    pub(crate) async fn over_once(
+        transports: Vec<Arc<dyn Transport>>,
+        config: BusConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        Self::connect_over(transports, config, clock, true).await
+    }
+
+    async fn connect_over(
+        transports: Vec<Arc<dyn Transport>>,
+        config: BusConfig,
+        clock: Arc<dyn Clock>,
+        first_connect_once: bool,
+    ) -> Result<Self> {
         let options = LinkOptions {
             clock,
             dialect: config.dialect,
             client_name: config.client_name.clone(),
             window: config.window,
             first_connect_max: config.first_connect_max(),
+            first_connect_once,
             ..LinkOptions::default()
         };
         let bus = Self { link: Link::new(transports, options)?, topology: config.topology };

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blocking;
 mod bus;
 mod config;
 mod consume;

@@ -40,6 +40,8 @@ pub struct LinkOptions {
     pub backoff: Backoff,
     /// How long the first connect may take in all, retries included; later ones have no limit.
     pub first_connect_max: Duration,
+    /// Whether the first connect tries each transport only once, for those who wait by a law of their own.
+    pub first_connect_once: bool,
     /// The wire conventions of its sessions, unless the transports have their own.
     pub dialect: Dialect,
     /// The name by which operators recognise this program.
@@ -54,6 +56,7 @@ impl Default for LinkOptions {
             clock: SystemClock::shared(),
             backoff: Backoff::default(),
             first_connect_max: Duration::from_secs(10),
+            first_connect_once: false,
             dialect: Dialect::Busline,
             client_name: String::new(),
             window: 4096,
@@ -340,7 +343,9 @@ impl Link {
             if !error.is_temporary() {
                 return Err(error);
             }
-            if first && self.clock().monotonic() - started >= options.first_connect_max {
+            let once = options.first_connect_once && tried + 1 >= self.0.transports.len();
+            let is_over = self.clock().monotonic() - started >= options.first_connect_max;
+            if first && (once || is_over) {
                 return Err(error);
             }
             // The task that connects is the last to have the link.
