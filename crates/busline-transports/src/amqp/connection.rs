@@ -80,7 +80,10 @@ impl Connection {
         let uri = uri(config)?;
         let tls = tls(config)?;
         // Recovery is the link's: this client's own reads streams twice and loses queues.
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let properties = ConnectionProperties::default()
+            .with_connection_name(name.into())
+            .with_client_property("product".into(), "busline".into())
+            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let runtime = lapin::runtime::default_runtime().map_err(error)?;
         let connecting = lapin::Connection::connect_uri_with_config(uri, properties, tls, runtime);
         let connected = tokio::time::timeout(config.connect_timeout, connecting).await;

@@ -9,6 +9,7 @@ pub(super) fn error(said: lapin::Error) -> Error {
         Said::ProtocolError(broker) => of_code(broker.get_id(), broker.get_message().as_str()),
         Said::ChannelsLimitReached | Said::SerialisationError(_) => ErrorKind::Limit,
         Said::AuthProviderError(_) => ErrorKind::Unauthorized,
+        Said::IOError(cause) if is_about_certificates(cause) => ErrorKind::Unauthorized,
         _ => ErrorKind::Disconnected,
     };
     let message = match said.kind() {
@@ -22,13 +23,22 @@ pub(super) fn error(said: lapin::Error) -> Error {
 
 /// As [`error`]; for what only happens while connecting.
 pub(super) fn connect_error(said: lapin::Error) -> Error {
+    let distrusted = matches!(said.kind(), Said::IOError(cause) if is_about_certificates(cause));
     let refused = error(said);
     match refused.kind() {
+        ErrorKind::Unauthorized if distrusted => {
+            refused.hint("use the name in the certificate, and trust who signed it: ?ca=file.pem")
+        }
         ErrorKind::Unauthorized => refused.hint("check user, password and what the user may do"),
         // The virtual host is the only thing that is named while connecting.
         ErrorKind::NotFound => refused.hint("create the virtual host, or name another"),
         _ => refused,
     }
+}
+
+/// What is wrong with a certificate stays wrong when it is tried again.
+fn is_about_certificates(cause: &std::io::Error) -> bool {
+    cause.to_string().contains("invalid peer certificate")
 }
 
 /// Reply codes of AMQP 0-9-1, section 1.8 of its reference, as RabbitMQ uses them.

@@ -189,6 +189,30 @@ async fn who_looks_in_shortly_and_often_comes_back_after_a_lost_connection() {
     receipts.unwrap().remove(0).await.unwrap();
 }
 
+#[tokio::test]
+async fn the_broker_is_told_who_connects() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let mut connect = Connect::new(Role::Publish);
+    connect.client_name = "invoices".to_owned();
+    let transport = busline_transports::open(&vhost.url(&broker.address(), "")).unwrap();
+    let _session = transport.connect(connect).await.unwrap();
+    let path = format!("/api/vhosts/{}/connections", vhost.name);
+    let told = async {
+        loop {
+            let listed = broker.request("GET", &path, "").unwrap();
+            if [r#""product":"busline""#, r#""connection_name":"invoices""#]
+                .iter()
+                .all(|told| listed.contains(told))
+            {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_killed_through_the_management_api() {
     let Some(broker) = Broker::shared() else { return };

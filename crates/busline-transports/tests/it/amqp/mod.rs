@@ -12,6 +12,7 @@ mod faults;
 mod input;
 mod proxy;
 mod steps;
+mod tls;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
