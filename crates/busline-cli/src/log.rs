@@ -58,7 +58,8 @@ mod files {
         match unsound {
             0 => Ok(()),
             _ => Err(Failure::new(
-                exit::DAMAGED,
+                // What cannot be looked at need not be damaged.
+                if logs.iter().any(is_damaged) { exit::DAMAGED } else { exit::PROBLEM },
                 format!(
                     "{} of {} not sound; 'busline log repair' says what can be done",
                     human::count(unsound),
@@ -129,6 +130,11 @@ mod files {
         }
     }
 
+    fn is_damaged(log: &VerifiedLog) -> bool {
+        let mut kinds = log.findings.iter().map(|finding| finding.kind);
+        kinds.any(|kind| !matches!(kind, FindingKind::TornTail | FindingKind::Unusable))
+    }
+
     fn is_nothing(log: &RepairedLog) -> bool {
         log.mended.is_empty() && log.set_aside.is_empty()
     }
@@ -136,8 +142,10 @@ mod files {
     /// The worst of them.
     fn status(findings: &[Finding]) -> &'static str {
         let has = |kind| findings.iter().any(|finding| finding.kind == kind);
-        if has(FindingKind::Damaged) {
+        if has(FindingKind::Damaged) || has(FindingKind::Mendable) {
             "damaged"
+        } else if has(FindingKind::Unusable) {
+            "unusable"
         } else if has(FindingKind::Poisoned) {
             "poisoned"
         } else if findings.is_empty() {

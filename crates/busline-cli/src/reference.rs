@@ -282,7 +282,7 @@ const PAYLOAD: &str = "as JSON; bytes are {\"base64\": …}, tags {\"tag\", \"va
 
 const VERIFIED: &[Field] = &[
     ("directory", "the directory of the log: a topic's, or the state of one of its groups"),
-    ("status", "sound, torn tail, damaged or poisoned"),
+    ("status", "sound, torn tail, damaged, poisoned or unusable"),
     ("segments", "segment files"),
     ("records", "records that are sound"),
     ("bytes", "the length of its files"),

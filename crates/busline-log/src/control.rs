@@ -35,8 +35,11 @@ use std::time::Duration;
 
 use crate::storage::{PAGE_WORDS, SharedPage};
 
-/// Magic and version of the page; a page of another version is made anew, it holds nothing lasting.
+/// Magic and version of the page. A page of another version is made anew, once nobody has the log open: it holds
+/// nothing lasting, but those who wrote it would go on with their own words.
 const MAGIC: u64 = u64::from_le_bytes(*b"BLCTL\0\0\x02");
+/// The bits of the magic that tell the version: its last byte.
+const MAGIC_VERSION: u64 = 0xff << 56;
 const STATE_READY: u64 = u64::from_le_bytes(*b"BLREADY\0");
 
 const W_MAGIC: usize = 0;
@@ -152,6 +155,12 @@ impl Control {
             && self.get(W_MAGIC) == MAGIC
             && self.get_u128(W_BOOT) == boot_id
             && self.get_u128(W_SELF) == self.page.identity()
+    }
+
+    /// Whether a program with another version of the page made it, in whatever boot.
+    pub(crate) fn is_of_another_version(&self) -> bool {
+        let difference = self.get(W_MAGIC) ^ MAGIC;
+        difference != 0 && difference & !MAGIC_VERSION == 0
     }
 
     /// Fills the page after a recovery; trusted from the last store on. Under the append lock.
@@ -402,3 +411,6 @@ fn poison_code(poison: Poison) -> u64 {
         Poison::Damaged => 2,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes::{field, u32_at, u64_at};
 use crate::control::Tail;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::storage::{OpenMode, Storage, StorageFile};
 
 pub(crate) const FORMAT: &str = "FORMAT";
@@ -55,6 +55,71 @@ impl Format {
         let body = checked_body(bytes)?;
         let label = body.get(32..)?;
         (label.len() == label_len).then(|| Self { id, label: label.to_vec() })
+    }
+
+    /// What the file said before one of its bits changed, and the byte where that is; `None` when one bit alone
+    /// does not explain it.
+    fn correct(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        let difference = crc32fast::hash(body) ^ u32::from_le_bytes(*crc);
+        let (mut right, mut at) = (body.to_vec(), body.len());
+        if difference.count_ones() == 1 {
+            // It is in the checksum itself.
+            at += difference.trailing_zeros() as usize / 8;
+        } else {
+            // A flipped bit changes the checksum by what its byte, with zeros behind it, would come to.
+            let mut changes: [u32; 8] = std::array::from_fn(|bit| 1 << bit);
+            let bit = loop {
+                at = at.checked_sub(1)?;
+                changes = changes.map(crc_of_zero_byte);
+                if let Some(bit) = changes.iter().position(|change| *change == difference) {
+                    break bit;
+                }
+            };
+            *right.get_mut(at)? ^= 1 << bit;
+        }
+        right.extend_from_slice(&crc32fast::hash(&right).to_le_bytes());
+        let is_ours = right.starts_with(&FORMAT_MAGIC) && u32_at(&right, 8) == Some(VERSION);
+        Some((Self::decode(&right)?, at)).filter(|_| is_ours)
+    }
+
+    /// As [`Format::load`]; a file of which one bit flipped is read as it was, if the segments agree that
+    /// this is their log, and the damage is told beside it.
+    pub(crate) fn load_corrected(
+        storage: &dyn Storage,
+        dir: &Path,
+    ) -> Result<(Self, Option<Damage>)> {
+        let damaged = match Self::load(storage, dir) {
+            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Foreign) => e,
+            loaded => return Ok((loaded?, None)),
+        };
+        let path = dir.join(FORMAT);
+        let bytes = read_small(storage, &path).unwrap_or_default();
+        let Some((format, at)) = Self::correct(&bytes) else { return Err(damaged) };
+        let names = storage.list(dir).unwrap_or_default();
+        let mut bases = names.iter().filter_map(|name| crate::segment::parse_name(name));
+        let is_of = |base| {
+            let path = crate::segment::path(dir, base);
+            crate::segment::load_header(storage, &path, base, format.id).is_ok_and(|h| h.is_some())
+        };
+        if !bases.any(is_of) {
+            return Err(damaged);
+        }
+        let damage = Damage {
+            path,
+            segment_base: 0,
+            offset_start: at as u64,
+            offset_end: at as u64 + 1,
+            seq_start: 0,
+            seq_end: Some(0),
+            cause: "one bit is flipped; a repair sets it right, and no record is lost".to_owned(),
+        };
+        Ok((format, Some(damage)))
+    }
+
+    /// Writes the file durably.
+    pub(crate) fn store(&self, storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+        write_atomic(storage, dir, FORMAT, &self.encode())
     }
 
     /// Reads the file of a directory.
@@ -206,6 +271,12 @@ impl CleanMark {
     }
 }
 
+/// What a checksum that is under way becomes by a byte of zero.
+fn crc_of_zero_byte(crc: u32) -> u32 {
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    (0..8).fold(crc, |crc, _| crc >> 1 ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 })
+}
+
 fn checked_body(bytes: &[u8]) -> Option<&[u8]> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     (crc32fast::hash(body) == u32::from_le_bytes(*crc)).then_some(body)
@@ -278,6 +349,16 @@ mod tests {
             let mut bytes = format.encode();
             bytes[at] ^= 1;
             assert_eq!(Format::decode(&bytes), None, "byte {at}");
+        }
+        for at in 0..format.encode().len() * 8 {
+            let mut bytes = format.encode();
+            bytes[at / 8] ^= 1 << (at % 8);
+            assert_eq!(Format::correct(&bytes), Some((format.clone(), at / 8)), "bit {at}");
+            for second in [1, 7, 8, 40, 131].map(|step| (at + step) % (bytes.len() * 8)) {
+                let mut bytes = bytes.clone();
+                bytes[second / 8] ^= 1 << (second % 8);
+                assert_eq!(Format::correct(&bytes), None, "bits {at} and {second}");
+            }
         }
         for at in 0..mark.encode().len() {
             let mut bytes = mark.encode();

@@ -5,6 +5,7 @@
 
 mod amqp;
 mod bounds;
+mod broken;
 mod broker;
 mod consume;
 mod dead;

@@ -121,7 +121,7 @@ impl Done {
     }
 }
 
-fn done(output: Output) -> Done {
+pub(crate) fn done(output: Output) -> Done {
     use std::os::unix::process::ExitStatusExt;
     let status = output.status;
     Done {

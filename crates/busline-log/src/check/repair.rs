@@ -9,7 +9,7 @@ use crate::check::survey::{
 };
 use crate::control::Control;
 use crate::error::{Damage, Error, ErrorKind, Result};
-use crate::files::{CLEAN, CONTROL, Format, OPEN_LOCK, POISONED, RECOVERY_LOCK, TMP};
+use crate::files::{CLEAN, CONTROL, FORMAT, Format, OPEN_LOCK, POISONED, RECOVERY_LOCK, TMP};
 use crate::group::is_journal_label;
 use crate::log::{busy, directory_lock, fresh_salt, jump_above, recover};
 use crate::options::Cut;
@@ -31,6 +31,8 @@ pub struct RepairReport {
     pub set_aside: Vec<PathBuf>,
     /// The log was poisoned by a failed fsync; its data was written again and synced.
     pub poison_cleared: bool,
+    /// The flipped bit in `FORMAT` that was set right; no record is lost by it.
+    pub format: Option<Damage>,
 }
 
 impl RepairReport {
@@ -62,7 +64,7 @@ pub fn repair(
     now_us: i64,
 ) -> Result<RepairReport> {
     let storage = storage.as_ref();
-    let format = Format::load(storage, dir)?;
+    Format::load_corrected(storage, dir)?;
     let open_lock = directory_lock(storage, dir, OPEN_LOCK, OP)?;
     let io = |e| Error::io(OP, dir, e);
     if !open_lock.try_lock().map_err(io)? {
@@ -71,24 +73,25 @@ pub fn repair(
     // Nobody has it open, but somebody may be creating it.
     let recovery_lock = directory_lock(storage, dir, RECOVERY_LOCK, OP)?;
     recovery_lock.lock().map_err(io)?;
+    let (format, format_damage) = Format::load_corrected(storage, dir)?;
     let is_journal = is_journal_label(&format.label);
     let repair = Repair { storage, dir, log_id: format.id, is_journal, now_us };
-    let repaired = repair.run(&format, allow_drop);
+    let repaired = repair.run(&format, format_damage, allow_drop);
     recovery_lock.unlock().map_err(io)?;
     open_lock.unlock().map_err(io)?;
     repaired
 }
 
 impl Repair<'_> {
-    fn run(&self, format: &Format, allow_drop: bool) -> Result<RepairReport> {
+    fn run(
+        &self,
+        format: &Format,
+        format_damage: Option<Damage>,
+        allow_drop: bool,
+    ) -> Result<RepairReport> {
         let poisoned = is_poisoned(self.storage, self.dir, OP)?;
         let listing = list(self.storage, self.dir, format, OP)?;
-        if listing.table.segments.is_empty() && listing.headless.is_empty() {
-            let message = "the log has a FORMAT file but no segments; restore them from a backup";
-            return Err(
-                Error::new(ErrorKind::Damaged, OP, message).with("path", self.dir.display())
-            );
-        }
+        listing.check_any(self.dir, OP)?;
         let trusted = trusted_end(self.storage, self.dir);
         let end = find_end(self.storage, self.dir, format, &listing, trusted, poisoned)?;
         let cut_base = end.cut.as_ref().map_or(u64::MAX, |cut| cut.segment_base);
@@ -103,7 +106,11 @@ impl Repair<'_> {
                 survey(self.storage, info, bound, end.frames_end(info), OP)?,
             ));
         }
-        let mut report = RepairReport { poison_cleared: poisoned, ..RepairReport::default() };
+        let mut report = RepairReport {
+            poison_cleared: poisoned,
+            format: format_damage,
+            ..RepairReport::default()
+        };
         let headless = listing.headless;
         report.dropped.extend(headless.iter().map(|headless| headless.damage.clone()));
         report.dropped.extend(surveys.iter().flat_map(|(_, found)| found.damage.clone()));
@@ -115,6 +122,10 @@ impl Repair<'_> {
         report.cut.clone_from(&end.cut);
         if report.is_nothing() {
             return Ok(report);
+        }
+        if report.format.is_some() {
+            let path = self.dir.join(FORMAT);
+            format.store(self.storage, self.dir).map_err(|e| Error::io(OP, &path, e))?;
         }
         if report.cut.is_some() {
             // Nobody was told of what is cut: it is what opening the log would do.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::control::{Control, Poison};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::files::{CONTROL, Format, POISONED, newer};
 use crate::frame::Fault;
 use crate::log::{Walk, examine, walk, walk_start};
@@ -98,6 +98,17 @@ impl Listing {
             (None, Some(told)) => Bound::At(told),
             (None, None) => Bound::Open,
         }
+    }
+}
+
+impl Listing {
+    /// `Damaged` when there is no segment at all, which no program leaves behind.
+    pub(super) fn check_any(&self, dir: &Path, operation: &'static str) -> Result<()> {
+        if !self.table.segments.is_empty() || !self.headless.is_empty() {
+            return Ok(());
+        }
+        let message = "the log has a FORMAT file but no segments; restore them from a backup";
+        Err(Error::new(ErrorKind::Damaged, operation, message).with("path", dir.display()))
     }
 }
 

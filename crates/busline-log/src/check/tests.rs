@@ -181,3 +181,88 @@ fn a_log_is_read_without_writing_a_byte() {
     log.close().unwrap();
     assert!(storage.take_record().is_empty());
 }
+
+#[test]
+fn a_flipped_bit_of_the_format_is_set_right_without_leave_to_drop_anything() {
+    let whole = sample();
+    let format = Path::new(DIR).join("FORMAT");
+    let len = whole.open(&format, OpenMode::Read).unwrap().len().unwrap();
+    for at in 0..len {
+        let storage = whole.snapshot();
+        flip(&storage, &format, at);
+        let report = verify(&storage, Path::new(DIR)).unwrap();
+        let found = report.format.clone().unwrap();
+        assert!(!report.is_sound() && report.records() == 60);
+        assert_eq!(
+            (found.path.as_path(), found.offset_start, found.offset_end),
+            (&*format, at, at + 1)
+        );
+        let mended = repair(&dyn_storage(&storage), Path::new(DIR), false, 0).unwrap();
+        assert_eq!((mended.format, mended.dropped), (Some(found), vec![]), "byte {at}");
+        assert!(verify(&storage, Path::new(DIR)).unwrap().is_sound(), "byte {at}");
+        assert_eq!(readable(&open(&storage)).len(), 60, "byte {at}");
+    }
+    // Of two flipped bits nobody can tell which they are, and a FORMAT of another log is not made ours.
+    flip(&whole, &format, 20);
+    flip(&whole, &format, 21);
+    for outcome in [
+        verify(&whole, Path::new(DIR)).map(drop),
+        repair(&dyn_storage(&whole), Path::new(DIR), true, 0).map(drop),
+    ] {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Damaged);
+    }
+}
+
+#[test]
+fn a_log_without_any_segment_is_no_sound_one() {
+    let storage = sample();
+    for path in segments(&storage) {
+        storage.remove(&path).unwrap();
+    }
+    assert_eq!(verify(&storage, Path::new(DIR)).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn a_control_page_that_was_written_over_makes_no_wrong_clean_mark() {
+    // The words of the tail: its sequence number and its position; both wrong together, and each alone.
+    for (seq, pos) in [(1_000_000, 0), (0, 1 << 40), (1 << 60, 1 << 41), (0, u64::MAX / 2)] {
+        let storage = sample();
+        let log = open(&storage);
+        log.appender().append(30, b"", b"", b"record 60").unwrap();
+        log.sync().unwrap();
+        let page = storage.shared_page(&Path::new(DIR).join("control")).unwrap();
+        for (word, add) in [(16, seq), (17, pos), (18, pos)] {
+            page.words()[word].fetch_add(add, std::sync::atomic::Ordering::SeqCst);
+        }
+        assert!(log.close().is_err(), "tail {seq} {pos}");
+        drop(log);
+        // As after a boot: the page is believed no more, and the segments tell.
+        let storage = storage.snapshot();
+        storage.remove(&Path::new(DIR).join("control")).unwrap();
+        let log = open(&storage);
+        assert_eq!(log.open_report().damage, None, "tail {seq} {pos}");
+        assert_eq!(readable(&log).len(), 61, "tail {seq} {pos}");
+    }
+}
+
+#[test]
+fn a_control_page_of_another_version_is_left_to_those_who_have_it_open() {
+    let storage = sample();
+    let theirs = open(&storage);
+    let page = storage.shared_page(&Path::new(DIR).join("control")).unwrap();
+    page.words()[0].fetch_add(1 << 56, std::sync::atomic::Ordering::SeqCst);
+    let before: Vec<_> =
+        page.words().iter().map(|w| w.load(std::sync::atomic::Ordering::SeqCst)).collect();
+    let ours = || {
+        let medium: Arc<dyn Storage> = Arc::new(storage.process());
+        Log::open(medium, Path::new(DIR), &options(), 0)
+    };
+    let refused = ours().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    assert!(refused.to_string().contains("another version"), "{refused}");
+    let after: Vec<_> =
+        page.words().iter().map(|w| w.load(std::sync::atomic::Ordering::SeqCst)).collect();
+    assert_eq!(before, after);
+    theirs.abandon();
+    assert_eq!(readable(&ours().unwrap()).len(), 60);
+}

@@ -48,15 +48,17 @@ pub struct VerifyReport {
     pub poisoned: Option<String>,
     /// Whether the log was closed cleanly (or is new) and not written since.
     pub clean: bool,
+    /// What is wrong with `FORMAT` that a repair sets right without losing a record.
+    pub format: Option<Damage>,
 }
 
 impl VerifyReport {
     /// Whether nothing is damaged and nothing poisoned; a torn tail is mended by opening the log.
     pub fn is_sound(&self) -> bool {
-        self.poisoned.is_none() && self.damage().next().is_none()
+        self.poisoned.is_none() && self.format.is_none() && self.damage().next().is_none()
     }
 
-    /// All damage, in order.
+    /// All damage to records, in order.
     pub fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.segments.iter().flat_map(|segment| match &segment.state {
             SegmentState::Damaged(damage) => damage.as_slice(),
@@ -72,13 +74,17 @@ impl VerifyReport {
 
 /// Reads every byte of a log and checks it. The log may be in use: what is being appended meanwhile is
 /// left out. Reads at the speed of the medium, with memory for one frame.
+///
+/// # Errors
+/// `Damaged` when `FORMAT` or all segments are gone or beyond reading: then there are no records to look at.
 pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
-    let format = Format::load(storage, dir)?;
+    let (format, format_damage) = Format::load_corrected(storage, dir)?;
     let mark = CleanMark::load(storage, dir, format.id);
     let poisoned = poison_note(storage, dir)?;
     // The tail first, then the segments: what is listed holds all that is below it.
     let trusted = trusted_end(storage, dir);
     let listing = list(storage, dir, &format, OP)?;
+    listing.check_any(dir, OP)?;
     let end = find_end(storage, dir, &format, &listing, trusted, poisoned.is_some())?;
     let mut segments: Vec<_> = listing.headless.iter().map(headless).collect();
     for info in &listing.table.segments {
@@ -106,7 +112,7 @@ pub fn verify(storage: &dyn Storage, dir: &Path) -> Result<VerifyReport> {
     }
     segments.sort_by_key(|segment| segment.base_seq);
     let clean = mark.is_some();
-    Ok(VerifyReport { segments, poisoned, clean })
+    Ok(VerifyReport { segments, poisoned, clean, format: format_damage })
 }
 
 /// Why the log refuses writes, if an fsync failed.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::files::Format;
 use crate::storage::Storage;
 use crate::{Access, Error, ErrorKind, Log, Options, Result};
 
@@ -17,6 +18,11 @@ use super::journal::Core;
 /// `Damaged` when no state can be made of it: then only deleting the group helps. `Newer` when it holds what this
 /// version does not know. Those of opening a log.
 pub fn verify_group(storage: &Arc<dyn Storage>, dir: &Path) -> Result<bool> {
+    // Told before it is opened, which may read much of a log that is none.
+    match Format::load(storage.as_ref(), dir) {
+        Ok(format) if !is_journal_label(&format.label) => return Ok(false),
+        _ => {}
+    }
     let options = Options { access: Access::ReadOnly, allow_remote: true, ..Options::default() };
     let journal = match Log::open(Arc::clone(storage), dir, &options, 0) {
         // What keeps it from being opened is what `verify` reports.

@@ -77,6 +77,15 @@ impl Inner {
         let mut guard = self.lock_append(OP)?;
         let next = guard.next_seq();
         self.sync(next, OP)?;
+        if !guard.tail_fits() {
+            // The page was written over. A mark after it would call records lost that never were.
+            return Err(self.error(
+                ErrorKind::Damaged,
+                OP,
+                "the control page tells another end than the segments; somebody else wrote to it. Stop all \
+                 programs that have the log open, and remove the file 'control'",
+            ));
+        }
         guard.cut_zeros();
         // Said first: whoever appends after this process died in between must remove a mark that may be
         // there, or after a loss of power it would hide what was appended.

@@ -9,7 +9,7 @@ use crate::control::{Control, Poison, Tail};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{
     BELLS, CLEAN, CONTROL, CleanMark, FORMAT, Format, HOLDER, LABEL_BYTES_MAX, OPEN_LOCK, POISONED,
-    RECOVERY_LOCK, SYNC_LOCK, is_leftover, without_format, write_atomic,
+    RECOVERY_LOCK, SYNC_LOCK, is_leftover, without_format,
 };
 use crate::log::append_lock::AppendLock;
 use crate::log::recovery::{self, Recovered};
@@ -101,9 +101,7 @@ impl Log {
         let format = if locks.waited { Format::load(storage.as_ref(), dir)? } else { format };
         let (control, mut report) = match options.access {
             Access::ReadOnly => open_read_only(storage.as_ref(), dir, &format, boot_id)?,
-            Access::ReadWrite => {
-                open_shared(&storage, dir, &format, boot_id, locks.recovery.as_ref(), now_us)?
-            }
+            Access::ReadWrite => open_shared(&storage, dir, &format, boot_id, &locks, now_us)?,
         };
         report.created = created;
         let lock = AppendLock::new(&control, &storage, dir);
@@ -154,6 +152,15 @@ impl Locks {
         let recovery = directory_lock(storage, dir, RECOVERY_LOCK, OPEN)?;
         let sync = directory_lock(storage, dir, SYNC_LOCK, OPEN)?;
         Ok(Self { open, recovery, sync, waited: !at_once })
+    }
+
+    /// Whether nobody else has the log open, or is about to.
+    fn is_alone(&self, dir: &Path) -> Result<bool> {
+        let io = |e| Error::io(OPEN, &dir.join(OPEN_LOCK), e);
+        let alone = self.open.try_lock().map_err(io)?;
+        // The attempt gave up the share.
+        self.open.lock_shared().map_err(io)?;
+        Ok(alone)
     }
 }
 
@@ -276,8 +283,7 @@ fn lay_out(storage: &dyn Storage, dir: &Path, label: &[u8], now_us: i64) -> Resu
     let mark = CleanMark { log_id: id, tail };
     mark.store(storage, dir).map_err(|e| Error::io(CREATE, &dir.join(CLEAN), e))?;
     let format = Format { id, label: label.to_vec() };
-    write_atomic(storage, dir, FORMAT, &format.encode())
-        .map_err(|e| Error::io(CREATE, &dir.join(FORMAT), e))
+    format.store(storage, dir).map_err(|e| Error::io(CREATE, &dir.join(FORMAT), e))
 }
 
 /// Makes a directory and its missing parents, durably, one after the other: so of those that are there only
@@ -328,7 +334,7 @@ fn open_shared(
     dir: &Path,
     format: &Format,
     boot_id: u128,
-    recovery_lock: &dyn StorageLock,
+    locks: &Locks,
     now_us: i64,
 ) -> Result<(Control, OpenReport)> {
     let io = |e| Error::io(OPEN, dir, e);
@@ -336,13 +342,21 @@ fn open_shared(
     let page = storage.shared_page(&path).map_err(|e| Error::io(OPEN, &path, e))?;
     let control = Control::new(page);
     if !control.is_trusted(boot_id) {
-        recovery_lock.lock().map_err(io)?;
+        locks.recovery.lock().map_err(io)?;
         let recovered = if control.is_trusted(boot_id) {
             Ok(None)
+        } else if control.is_of_another_version() && !locks.is_alone(dir)? {
+            Err(Error::new(
+                ErrorKind::Busy,
+                OPEN,
+                "programs with another version of the library may have the log open, and both cannot share \
+                 it; stop all of them, then open it again",
+            )
+            .with("path", dir.display()))
         } else {
             recover(storage.as_ref(), dir, format, &control, boot_id, now_us).map(Some)
         };
-        recovery_lock.unlock().map_err(io)?;
+        locks.recovery.unlock().map_err(io)?;
         if let Some(report) = recovered? {
             return Ok((control, report));
         }

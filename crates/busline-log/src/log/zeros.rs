@@ -5,8 +5,11 @@
 //! Zeros to the end of the file are an ordinary end for whoever reads or recovers it. Behind the tail there is
 //! nothing else: what a dead holder left there is cut, the zeros with it.
 
+use std::sync::Arc;
+
 use crate::log::append::AppendGuard;
 use crate::options::SyncMode;
+use crate::segment::{FRAMES_START, FrameReader};
 
 /// Larger frames grow the file themselves: the zeros would double what is written.
 const FRAME_BYTES_MAX: u64 = 16 << 10;
@@ -47,6 +50,24 @@ impl AppendGuard<'_> {
             }
             _ => {}
         }
+    }
+
+    /// Whether the segment can end where the page says, as far as that shows without reading its records.
+    pub(super) fn tail_fits(&self) -> bool {
+        let tail = self.inner.control.tail();
+        let Ok(active) = self.active() else { return false };
+        let base = active.info.base();
+        let (Some(bytes), Some(records)) =
+            (tail.pos.checked_sub(FRAMES_START), tail.seq.checked_sub(base))
+        else {
+            return false;
+        };
+        // A record has a byte at least.
+        let fits = base == tail.active_base && records <= bytes && (records == 0) == (bytes == 0);
+        let mut reader = FrameReader::new();
+        reader.open(Arc::clone(&active.file), active.info.header.salt);
+        fits && active.file.len().is_ok_and(|len| len >= tail.pos)
+            && reader.is_zero_from(tail.pos).unwrap_or(false)
     }
 
     /// Gives back the room of the zeros behind the tail.

@@ -62,7 +62,7 @@ pub(super) fn check_marker(storage: &dyn Storage, config: &FileConfig) -> Result
     let conflict = |what: String| Error::new(ErrorKind::Conflict, what);
     match read_small(storage, &marker) {
         Ok(text) if text == MARKER_TEXT.as_bytes() => return Ok(()),
-        Ok(text) if text.starts_with(b"busline bus ") => {
+        Ok(text) if is_of_other_version(&text) => {
             return Err(conflict(format!("the bus in {} has a newer format", root.display()))
                 .hint("use the version of Busline that made it, or a newer one"));
         }
@@ -99,6 +99,14 @@ pub(super) fn check_marker(storage: &dyn Storage, config: &FileConfig) -> Result
         storage.sync_dir(parent).map_err(io)?;
     }
     Ok(())
+}
+
+/// Whether a marker is whole, but for its number.
+fn is_of_other_version(marker: &[u8]) -> bool {
+    let number = marker.strip_prefix(b"busline bus ").and_then(|rest| rest.strip_suffix(b"\n"));
+    number.is_some_and(|digits| {
+        (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
+    })
 }
 
 pub(super) fn read_settings(storage: &dyn Storage, directory: &Path) -> Result<Settings> {

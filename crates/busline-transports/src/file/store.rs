@@ -122,6 +122,8 @@ impl Store {
             }
         }
         topics.sort();
+        // A copy of a topic's directory is no second topic.
+        topics.dedup();
         Ok(topics)
     }
 
@@ -164,6 +166,15 @@ impl Store {
             self.is_out_of_files.fetch_or(error.is_out_of_files(), Ordering::Relaxed);
             of_log(error).context("topic", topic)
         })?;
+        if log.label() != topic.as_str().as_bytes() {
+            let found = String::from_utf8_lossy(log.label()).into_owned();
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("the log of topic '{topic}' belongs to topic '{found}'"),
+            )
+            .context("directory", directory.display())
+            .hint("somebody moved or copied directories of the bus: give them back their names"));
+        }
         let open = Arc::new(TopicLog {
             topic: topic.clone(),
             log,

@@ -14,10 +14,12 @@ mod wait;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use limit::with_files;
+use rustix::fs::OFlags;
 
 use super::{Bell, OpenMode, Rope, SharedPage, Storage, StorageFile, StorageLock};
 
@@ -48,7 +50,17 @@ impl Storage for FsStorage {
             OpenMode::CreateNew => options.write(true).create_new(true),
             OpenMode::Create => options.write(true).create(true).truncate(false),
         };
-        Ok(Arc::new(file::FsFile::new(with_files(|| options.open(path))?)))
+        // Opening a pipe would wait for whoever writes to it, for ever.
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = with_files(|| options.open(path))?;
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a pipe, socket or device stands here instead of a file; move it away, or restore the file",
+            ));
+        }
+        Ok(Arc::new(file::FsFile::new(file)))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {

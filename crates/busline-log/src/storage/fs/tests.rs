@@ -108,3 +108,23 @@ fn a_bell_left_by_a_dead_owner_is_replaced_and_a_file_in_its_place_is_not() {
     FsStorage::new().bell(&path).unwrap_err();
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 }
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    let _bell = FsStorage.bell(&path).unwrap();
+    for mode in [OpenMode::Read, OpenMode::ReadWrite, OpenMode::Create] {
+        let error = FsStorage.open(&path, mode).unwrap_err();
+        assert!(error.to_string().contains("a pipe"), "{error}");
+    }
+    drop(_bell);
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("skip: a pipe without a reader: there is no mkfifo");
+        return;
+    }
+    for mode in [OpenMode::Read, OpenMode::ReadWrite] {
+        assert!(FsStorage.open(&path, mode).is_err());
+    }
+}
