@@ -14,6 +14,8 @@
 //!   commit point*) → `tail_pos = dirty_until`. A reader that loads `tail_seq` (Acquire) finds every frame
 //!   below it complete. A holder that died is recognised by `dirty_until != tail_pos`: the next holder walks
 //!   the frames from `tail_pos` as long as they are below `tail_seq`, and cuts what lies behind.
+//! * **Reserved**: so many bytes the active segment's file has for certain. Who appends may store a frame that ends
+//!   below it into a mapping of the file; whoever cuts the file sets it to 0 before.
 //! * **Structure** (roll, removal, recovery): `generation` is made odd before the first change on disk and
 //!   even after the last word is stored. A holder that died is recognised by an odd generation: the next
 //!   one lists the directory. Readers keep their segment table as long as the generation is the same.
@@ -37,7 +39,7 @@ use crate::storage::{PAGE_WORDS, SharedPage};
 
 /// Magic and version of the page. A page of another version is made anew, once nobody has the log open: it holds
 /// nothing lasting, but those who wrote it would go on with their own words.
-const MAGIC: u64 = u64::from_le_bytes(*b"BLCTL\0\0\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"BLCTL\0\0\x03");
 /// The bits of the magic that tell the version: its last byte.
 const MAGIC_VERSION: u64 = 0xff << 56;
 const STATE_READY: u64 = u64::from_le_bytes(*b"BLREADY\0");
@@ -56,6 +58,7 @@ const W_TAIL_SEQ: usize = 16;
 const W_TAIL_POS: usize = 17;
 const W_DIRTY: usize = 18;
 const W_LAST_TIME: usize = 19;
+const W_RESERVED: usize = 20;
 const W_DURABLE: usize = 24;
 const W_SYNC_BASE: usize = 25;
 const W_BELLS: usize = 64;
@@ -230,7 +233,18 @@ impl Control {
         self.set(W_LAST_TIME, tail.last_time_us.cast_unsigned());
         self.set(W_TAIL_POS, tail.pos);
         self.set(W_DIRTY, tail.pos);
+        self.set(W_RESERVED, 0);
         self.set(W_TAIL_SEQ, tail.seq);
+    }
+
+    /// Up to where the active segment's file certainly goes.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.get(W_RESERVED)
+    }
+
+    /// Says how long the active segment's file is at least: behind making it longer, before cutting it.
+    pub(crate) fn set_reserved(&self, len: u64) {
+        self.word(W_RESERVED).store(len, Ordering::SeqCst);
     }
 
     /// Announces that bytes up to `end` will be written. Only the next holder of the append lock looks at it:

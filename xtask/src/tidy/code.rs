@@ -96,7 +96,10 @@ fn stands_before_a_module(code: &[String], at: usize) -> bool {
 
 /// Files that may hold `unsafe`, and what for.
 const UNSAFE_FILES: &[(&str, &str)] = &[
-    ("crates/busline-log/src/storage/fs/map.rs", "the memory map of the control page"),
+    (
+        "crates/busline-log/src/storage/fs/map.rs",
+        "the memory maps of the control page and of the room ahead of a tail",
+    ),
     ("crates/busline-log/src/storage/fs/unshared.rs", "keeping locks from forked children"),
     ("crates/busline-log/src/storage/words.rs", "half of a shared 64-bit word, for the futex"),
     ("xtask/peers/src/lmdb.rs", "LMDB maps a file, for the benchmarks only"),

@@ -212,15 +212,28 @@ impl AppendGuard<'_> {
         let bytes = batch.encode(tail.seq, synced, time_us, active.info.header.salt);
         let end = tail.pos + len;
         control.begin_append(end);
-        if let Err(e) = active.file.write_all_at(bytes, tail.pos) {
-            let error = Error::io(OP, &active.info.path, e);
-            // What was written is below nobody's tail. If it cannot be cut now, the next holder does it.
-            let _ = self.cut_tail();
-            return Err(error);
-        }
+        let stored = match end <= control.reserved() {
+            true => active.file.write_reserved(bytes, tail.pos),
+            false => Ok(false),
+        };
+        let written = match stored {
+            Ok(false) => active.file.write_all_at(bytes, tail.pos).map(|()| false),
+            other => other,
+        };
+        let is_stored = match written {
+            Ok(is_stored) => is_stored,
+            Err(e) => {
+                let error = Error::io(OP, &active.info.path, e);
+                // What was written is below nobody's tail. If it cannot be cut now, the next holder does it.
+                let _ = self.cut_tail();
+                return Err(error);
+            }
+        };
         control.end_append(next, end, last_time_us);
         self.note(Place { seq: tail.seq, pos: tail.pos, time_us });
-        self.zero_ahead(len, end);
+        if !is_stored {
+            self.make_room(len, end);
+        }
         Ok(Appended { first: tail.seq, next, time_us })
     }
 

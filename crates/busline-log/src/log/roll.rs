@@ -151,6 +151,7 @@ impl AppendGuard<'_> {
         let file = self.inner.storage.open(&info.path, OpenMode::ReadWrite).map_err(io)?;
         let longer = file.len().map_err(io)? > pos;
         if longer {
+            self.inner.control.set_reserved(0);
             file.truncate(pos).map_err(io)?;
         }
         if let Some(active) = &mut self.writer.active {

@@ -408,14 +408,67 @@ fn log_start() -> u64 {
 }
 
 #[test]
-fn what_is_not_made_durable_at_once_or_is_large_grows_the_file_itself() {
+fn what_is_large_grows_the_file_itself() {
     let root = tempfile::tempdir().unwrap();
-    for (name, sync, len) in [("os", SyncMode::Os, 10), ("large", SyncMode::Always, 20 << 10)] {
-        let dir = root.path().join(name);
+    for sync in [SyncMode::Os, SyncMode::Always] {
+        let dir = root.path().join(format!("{sync:?}"));
         let log = open(&dir, &Options { sync, ..Options::default() });
-        log.appender().append(1, b"", b"", &vec![7; len]).unwrap();
-        assert_eq!(file_len(&dir, 0), log.inner.control.tail().pos, "{name}");
+        log.appender().append(1, b"", b"", &vec![7; 20 << 10]).unwrap();
+        assert_eq!(file_len(&dir, 0), log.inner.control.tail().pos, "{sync:?}");
     }
+}
+
+/// Frames of two handles in turns, stored into room that both mapped; large ones and rolls in between.
+#[test]
+fn what_is_stored_by_several_handles_is_read_and_recovered_as_what_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let options = Options { sync: SyncMode::Os, segment_bytes: 100 << 10, ..Options::default() };
+    let (one, other) = (open(&dir, &options), open(&dir, &options));
+    let mut lens = Vec::new();
+    for number in 0..3000_usize {
+        let len = if number % 200 == 150 { 20 << 10 } else { number % 100 };
+        let log = if number % 3 == 0 { &other } else { &one };
+        log.appender().append(1, b"key", b"", &vec![7; len]).unwrap();
+        lens.push(len);
+    }
+    assert!(is_zero_behind(&one) && one.inner.control.reserved() > one.inner.control.tail().pos);
+    let read = |log: &Log| {
+        let mut scanner = log.scanner();
+        std::iter::from_fn(|| scanner.next().unwrap().map(|record| record.value.len()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(read(&one), lens);
+    one.abandon();
+    other.abandon();
+    drop((one, other));
+    std::fs::remove_file(dir.join(crate::files::CONTROL)).unwrap();
+    let log = open(&dir, &options);
+    assert_eq!(read(&log), lens, "recovered from the segments");
+    assert!(crate::verify(&FsStorage::new(), &dir).unwrap().is_sound());
+}
+
+/// To store into a file behind its end would end the process.
+#[test]
+fn nobody_stores_into_what_another_handle_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let options = Options { sync: SyncMode::Os, ..Options::default() };
+    let (one, other) = (open(&dir, &options), open(&dir, &options));
+    for number in 0..10 {
+        push(&one, number..number + 1, 1);
+    }
+    let tail = one.inner.control.tail().pos;
+    assert!(one.inner.control.reserved() > tail + 4096 && file_len(&dir, 0) > tail + 4096);
+    // As after the death of one who was appending.
+    one.inner.control.begin_append(tail + 100);
+    other.lock_append().unwrap();
+    assert_eq!((file_len(&dir, 0), one.inner.control.reserved()), (tail, 0));
+    push(&one, 10..11, 1);
+    assert_eq!(values(&mut other.scanner()), expected(0..11));
+    push(&other, 11..12, 1);
+    push(&one, 12..13, 1);
+    assert_eq!(values(&mut one.scanner()), expected(0..13));
 }
 
 /// Zeros are a help: where there is no room for them, or no more, records still are written.

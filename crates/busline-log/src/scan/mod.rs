@@ -130,10 +130,14 @@ impl Scanner {
     /// of the keys is there. What is left unread is not checked; [`crate::verify`] is for that.
     pub fn next_of(&mut self, keys: &KeySet, end: u64) -> Result<Option<Record<'_>>> {
         loop {
+            while let Some(span) = self.step_in_frame(end) {
+                if keys.contains(self.lend(span).key) {
+                    return Ok(Some(self.lend(span)));
+                }
+            }
             self.pass_without(keys, end)?;
-            let Some(span) = self.step(end)? else { return Ok(None) };
-            if keys.contains(self.lend(span).key) {
-                return Ok(Some(self.lend(span)));
+            if !self.turn(end)? {
+                return Ok(None);
             }
         }
     }

@@ -51,13 +51,22 @@ pub(crate) struct FrameReader {
     window: Range<u64>,
     /// Nothing is read ahead from here on.
     end: u64,
+    /// A frame that is known already: where it begins and ends. The one behind it may not be wanted.
+    known: Range<u64>,
     /// Takes only what is in memory; anything else fails with `WouldBlock`.
     is_hasty: bool,
 }
 
 impl FrameReader {
     pub(crate) fn new() -> Self {
-        Self { file: None, buffer: Vec::new(), window: 0..0, end: u64::MAX, is_hasty: false }
+        Self {
+            file: None,
+            buffer: Vec::new(),
+            window: 0..0,
+            end: u64::MAX,
+            known: 0..0,
+            is_hasty: false,
+        }
     }
 
     /// Turns to a file; its frames are salted with `salt`.
@@ -73,7 +82,7 @@ impl FrameReader {
 
     /// Forgets what was read, because more may have been written since.
     pub(crate) fn forget(&mut self) {
-        self.window = 0..0;
+        (self.window, self.known) = (0..0, 0..0);
     }
 
     /// Says where the frames end, as far as that is known: behind it nothing is worth reading ahead.
@@ -142,7 +151,11 @@ impl FrameReader {
         }
         let header = FrameHeader::decode(bytes, self.salt())?;
         let filter = header.check_filter(bytes.get(HEADER_LEN..).unwrap_or_default())?;
-        Ok((!keys.may_be_in(filter)).then_some(header))
+        if keys.may_be_in(filter) {
+            self.known = pos..pos.saturating_add(header.frame_len());
+            return Ok(None);
+        }
+        Ok(Some(header))
     }
 
     /// As [`FrameReader::frame`], if all of it is in memory and it is no longer than that. What is
@@ -216,7 +229,8 @@ impl FrameReader {
         let Some((file, _)) = &self.file else {
             return Ok(());
         };
-        let ahead = usize::try_from(self.end.saturating_sub(pos)).unwrap_or(CHUNK).min(CHUNK);
+        let end = if self.known.contains(&pos) { self.known.end } else { u64::MAX }.min(self.end);
+        let ahead = usize::try_from(end.saturating_sub(pos)).unwrap_or(CHUNK).min(CHUNK);
         let want = len.max(ahead);
         // What is there of it already is moved, not read again.
         let held = self.slice(pos, want).len();

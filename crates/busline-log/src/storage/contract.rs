@@ -57,6 +57,40 @@ fn files_are_read_and_written_by_position() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_is_reserved_can_be_stored_into_and_nothing_else() {
+    on_each(|storage, dir| {
+        let path = dir.join("room");
+        let file = storage.open(&path, OpenMode::Create).unwrap();
+        file.write_all_at(b"head", 0).unwrap();
+        assert!(!file.write_reserved(b"x", 4).unwrap(), "nothing is reserved");
+        assert!(file.reserve(4, 200_000).unwrap());
+        assert_eq!(file.len().unwrap(), 200_000);
+        assert!(file.write_reserved(b"stored", 4).unwrap());
+        assert!(file.write_reserved(b"end", 199_997).unwrap());
+        assert!(!file.write_reserved(b"end", 199_998).unwrap(), "a byte too far");
+        assert!(!file.write_reserved(b"x", u64::MAX).unwrap());
+        let other = storage.open(&path, OpenMode::ReadWrite).unwrap();
+        assert!(!other.write_reserved(b"x", 10).unwrap(), "another handle reserved it");
+        let mut buf = [9; 12];
+        assert_eq!(other.read_at(&mut buf, 0).unwrap(), 12);
+        assert_eq!(&buf, b"headstored\0\0");
+        assert_eq!(other.read_at(&mut buf, 199_996).unwrap(), 4);
+        assert_eq!(&buf[..4], b"\0end");
+        // What another wrote is kept, and the file made no shorter.
+        other.write_all_at(b"w", 300_000).unwrap();
+        assert!(file.reserve(10, 250_000).unwrap());
+        assert_eq!(file.len().unwrap(), 300_001);
+        assert!(
+            file.write_reserved(b"!", 10).unwrap() && !file.write_reserved(b"!", 250_000).unwrap()
+        );
+        file.sync_data().unwrap();
+        let reader = storage.open(&path, OpenMode::Read).unwrap();
+        assert!(reader.reserve(0, 10).is_err() && !reader.write_reserved(b"x", 0).unwrap());
+    });
+}
+
+#[test]
 fn an_open_file_outlives_its_name() {
     on_each(|storage, dir| {
         let (a, b) = (dir.join("a"), dir.join("b"));

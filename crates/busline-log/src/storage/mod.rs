@@ -100,6 +100,18 @@ pub trait StorageFile: fmt::Debug + Send + Sync + 'static {
     }
     /// Writes all of `buf` at `at`. After an error any part of it may have been written.
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()>;
+    /// Makes room for small writes: the file has `until` bytes at least afterwards, zeros where nothing was written, and
+    /// [`StorageFile::write_reserved`] of this handle fills `from..until`. `Ok(false)` where there is no such way; after
+    /// an error the file may be longer.
+    fn reserve(&self, _from: u64, _until: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+    /// As [`StorageFile::write_all_at`], without a system call, if all of it lies in what this handle reserved last;
+    /// `Ok(false)` when it does not: nothing was written then. The file must be as long as it was made by reserving:
+    /// who cuts it makes sure that nobody writes so any more.
+    fn write_reserved(&self, _buf: &[u8], _at: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Sets the length.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.

@@ -4,7 +4,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::sync::{Mutex, PoisonError};
 
+#[cfg(target_os = "linux")]
+use super::map::MappedRange;
 use super::unshared::Unshared;
 use crate::storage::{ForkGuard, StorageFile, StorageLock};
 
@@ -12,11 +16,18 @@ use crate::storage::{ForkGuard, StorageFile, StorageLock};
 #[derive(Debug)]
 pub(super) struct FsFile {
     file: File,
+    /// What was reserved last. One writes at a time, so the mutex is free.
+    #[cfg(target_os = "linux")]
+    reserved: Mutex<Option<MappedRange>>,
 }
 
 impl FsFile {
     pub(super) fn new(file: File) -> Self {
-        Self { file }
+        Self {
+            file,
+            #[cfg(target_os = "linux")]
+            reserved: Mutex::new(None),
+        }
     }
 }
 
@@ -50,6 +61,31 @@ impl StorageFile for FsFile {
 
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         self.file.write_all_at(buf, at)
+    }
+
+    /// Blocks are allocated before anything is mapped: to touch a page that finds no room on the medium would end the
+    /// process.
+    #[cfg(target_os = "linux")]
+    fn reserve(&self, from: u64, until: u64) -> io::Result<bool> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        *reserved = None;
+        let Some(len) = until.checked_sub(from).filter(|len| *len > 0) else { return Ok(false) };
+        match fallocate(&self.file, FallocateFlags::empty(), from, len) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        *reserved = Some(MappedRange::of_file(&self.file, from, until)?);
+        Ok(true)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn write_reserved(&self, buf: &[u8], at: u64) -> io::Result<bool> {
+        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(reserved.as_ref().is_some_and(|range| range.write(buf, at)))
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! One mapped page of atomic words. The only place that holds memory the kernel shares.
+//! What is mapped: a page of atomic words, and the room ahead of a tail. The only place that holds memory the kernel shares.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -67,6 +67,52 @@ impl MappedPage {
     /// Writes the page to its file's medium (`msync`).
     pub(super) fn flush(&self) -> io::Result<()> {
         self.map.flush()
+    }
+}
+
+/// Bytes of a file that are written by storing them.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(super) struct MappedRange {
+    map: MmapRaw,
+    /// Where in the file the mapping begins.
+    start: u64,
+}
+
+#[cfg(target_os = "linux")]
+impl MappedRange {
+    /// Maps `from..until` of a file that has these bytes, shared with everyone.
+    ///
+    /// As with the page of words, nobody may shorten the file while it is written so; the log says before that it
+    /// will, in the control page, under the lock that whoever writes holds.
+    pub(super) fn of_file(file: &File, from: u64, until: u64) -> io::Result<Self> {
+        // A mapping begins at a page, of whatever size; 64 KiB is the largest in use.
+        let start = from & !0xffff;
+        let len = usize::try_from(until - start).map_err(io::Error::other)?;
+        Ok(Self { map: MmapOptions::new().offset(start).len(len).map_raw(file)?, start })
+    }
+
+    /// Stores bytes; false, and nothing is stored, when they do not all lie in the range.
+    #[inline]
+    pub(super) fn write(&self, bytes: &[u8], at: u64) -> bool {
+        let Some(from) = at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok())
+        else {
+            return false;
+        };
+        if from.checked_add(bytes.len()).is_none_or(|end| end > self.map.len()) {
+            return false;
+        }
+        // SAFETY: the range checked above lies in the mapping, which is writable, lives as long as `self` and is
+        // never handed out, so no reference into it exists. Other processes read and write the file by system calls;
+        // what they see is ordered by the words of the control page. The file has these bytes, see `of_file`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.map.as_mut_ptr().add(from),
+                bytes.len(),
+            );
+        }
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! What processes hold: open files, locks and bells. All of them die with their process.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub(in crate::storage) struct MemFile {
     pub(super) life: Arc<Life>,
     pub(super) path: PathBuf,
     pub(super) writable: bool,
+    /// What was reserved last.
+    pub(super) reserved: Mutex<Range<u64>>,
 }
 
 impl MemFile {
@@ -85,6 +88,25 @@ impl StorageFile for MemFile {
                 self.node.content().write(part, position(at));
             },
         )
+    }
+
+    fn reserve(&self, from: u64, until: u64) -> io::Result<bool> {
+        self.check_writable()?;
+        if self.len()? < until {
+            self.truncate(until)?;
+        }
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = from..until;
+        Ok(true)
+    }
+
+    fn write_reserved(&self, buf: &[u8], at: u64) -> io::Result<bool> {
+        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let end = at.saturating_add(buf.len() as u64);
+        if at < reserved.start || end > reserved.end {
+            return Ok(false);
+        }
+        assert!(end <= self.len()?, "SIGBUS: a store into {}, which was cut", self.path.display());
+        self.write_all_at(buf, at).map(|()| true)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

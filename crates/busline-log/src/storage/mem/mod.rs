@@ -157,7 +157,8 @@ impl MemStorage {
         let (medium, life) = self.look()?;
         let node = medium.file(path)?;
         let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
-        Ok(MemFile { shared, node, life, path, writable: mode == OpenMode::ReadWrite })
+        let writable = mode == OpenMode::ReadWrite;
+        Ok(MemFile { shared, node, life, path, writable, reserved: Mutex::default() })
     }
 
     fn on(medium: Medium) -> Self {
@@ -199,7 +200,8 @@ impl MemStorage {
         }
         let node = medium.file_or_new(path)?;
         let shared = Arc::clone(&self.shared);
-        Ok((medium, MemFile { shared, node, life, path: path.to_owned(), writable: true }))
+        let (path, reserved) = (path.to_owned(), Mutex::default());
+        Ok((medium, MemFile { shared, node, life, path, writable: true, reserved }))
     }
 }
 
