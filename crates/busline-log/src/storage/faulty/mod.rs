@@ -197,6 +197,26 @@ impl StorageFile for FaultyFile {
         self.inner.write_all_at(buf, at)
     }
 
+    fn reserve(&self, from: u64, until: u64) -> io::Result<bool> {
+        self.plan.check(Call::Truncate, &self.path)?;
+        let growth = until.saturating_sub(self.inner.len()?);
+        let missing = self.plan.take_space(growth);
+        if missing > 0 {
+            self.plan.give_space(growth - missing);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left (injected)"));
+        }
+        self.inner.reserve(from, until)
+    }
+
+    fn write_reserved(&self, buf: &[u8], at: u64) -> io::Result<bool> {
+        if let Some(failure) = self.plan.strike(Call::Write, &self.path) {
+            // Nothing tells of a store that fails; who dies in the middle of one leaves a part of it.
+            self.inner.write_reserved(buf.get(..failure.stored).unwrap_or(buf), at)?;
+            return Err(failure.error);
+        }
+        self.inner.write_reserved(buf, at)
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.plan.check(Call::Truncate, &self.path)?;
         let before = self.inner.len()?;

@@ -13,9 +13,9 @@ pub enum Call {
     Open,
     /// `read_at`.
     Read,
-    /// `write_all_at`.
+    /// `write_all_at` and `write_reserved`.
     Write,
-    /// `truncate`.
+    /// `truncate` and `reserve`.
     Truncate,
     /// `sync_data` and `sync_all` of files.
     Sync,

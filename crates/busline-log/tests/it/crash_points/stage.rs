@@ -277,6 +277,8 @@ impl Stage {
             }
             Step::Roll(p) => {
                 let log = self.open(p)?;
+                // The mark is of the segment that was the last then.
+                self.learn(|known| known.clean = false);
                 let mut guard = log.lock_append().map_err(text)?;
                 guard.roll(self.now().wall_us).map(drop).map_err(text)
             }
