@@ -11,6 +11,7 @@ use busline_core::transport::{
 use busline_core::{
     Delivery, Error, GroupName, KeyPattern, Offset, Patterns, Position, Record, Result, Topic,
 };
+use tokio::sync::watch;
 
 /// The setters that both kinds of subscriptions share.
 macro_rules! subscribe_setters {
@@ -194,6 +195,12 @@ impl Consumer {
             return Ok(Some(std::mem::take(&mut self.fetched).into()));
         }
         self.subscription.next().await
+    }
+
+    /// How often it subscribed: the number grows when it went on after a lost connection. A broadcast misses what was
+    /// published in between.
+    pub(crate) fn openings(&self) -> watch::Receiver<u64> {
+        self.subscription.openings()
     }
 
     /// Stops fetching. What was fetched still comes, then `None`; what is held can be settled.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::{Link, bind};
 use crate::delivery::{Delivery, Record};
@@ -21,6 +22,8 @@ pub struct LinkSubscription {
     spec: Subscribe,
     live: Option<(Arc<dyn Session>, Box<dyn Subscription>)>,
     opening: Opening<dyn Subscription>,
+    /// How often it was opened.
+    openings: watch::Sender<u64>,
     stopped: bool,
 }
 
@@ -47,8 +50,9 @@ impl<T: ?Sized> fmt::Debug for Opening<T> {
 
 impl LinkSubscription {
     pub(super) async fn open(link: Link, spec: Subscribe) -> Result<Self> {
+        let openings = watch::Sender::new(0);
         let mut subscription =
-            Self { link, spec, live: None, opening: Opening(None), stopped: false };
+            Self { link, spec, live: None, opening: Opening(None), openings, stopped: false };
         subscription.ensure().await?;
         Ok(subscription)
     }
@@ -65,6 +69,12 @@ impl LinkSubscription {
                 result => return result,
             }
         }
+    }
+
+    /// How often it was opened: the number grows when it went on in a new session. What a broadcast missed in between
+    /// does not come.
+    pub fn openings(&self) -> watch::Receiver<u64> {
+        self.openings.subscribe()
     }
 
     /// Stops fetching and gives back what was not handed out. Idempotent.
@@ -96,6 +106,7 @@ impl LinkSubscription {
                 async move { link.on_session(subscribe).await }.boxed()
             };
             self.live = Some(self.opening.done(open).await?);
+            self.openings.send_modify(|openings| *openings += 1);
         }
         self.live.as_mut().ok_or_else(not_there)
     }

@@ -143,8 +143,9 @@ impl App {
         self
     }
 
-    /// Runs this before the service waits to be configured, so that it can ask for it. As
-    /// [`App::on_ready`] when it fails, and when a connection is lost: a service stays configured.
+    /// Runs this before the service waits to be configured, so that it can ask for it; as
+    /// [`App::on_ready`] when it fails. It runs again after a lost connection, for what was published meanwhile did
+    /// not come; the service goes on with the configuration that it has until another comes.
     pub fn on_unconfigured<F, Fut>(mut self, hook: F) -> Self
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{Dialect, OnDifference};
-use busline_core::{Capability, Message, Patterns, Result, Support};
+use busline_core::{Capability, ErrorKind, Message, Patterns, Result, Support};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -167,44 +167,60 @@ impl Service {
 
     /// Until it is stopped, or a message can never be taken again.
     async fn live(&self) -> Result<()> {
-        let Some(configurations) = &self.configurations else { return self.ready().await };
-        let configured = watch::Sender::new(false);
-        let consumer = self.broadcast(Kind::Configuration, configurations, 1).await?;
-        let configuring = self.pump(Kind::Configuration, consumer, 1, Some(configured.clone()));
+        // Tools must not miss what comes while they wait to be ready.
+        let mut own = Vec::new();
+        if self.settings.exclusive {
+            for (kind, patterns) in self.business() {
+                own.push(self.join(kind, patterns).await?);
+            }
+        }
+        let Some(configurations) = &self.configurations else { return self.ready(own).await };
+        let (configured, missed) = (watch::Sender::new(false), watch::Sender::new(0));
+        let consumer = self.join(Kind::Configuration, configurations).await?;
+        let told = Told { configured: configured.clone(), missed: missed.clone() };
+        let configuring = self.take(Kind::Configuration, configurations, consumer, Some(told));
         let business = async {
+            let (mut configured, mut missed) = (configured.subscribe(), missed.subscribe());
             if !self.hook(self.hooks.on_unconfigured.as_ref()).await {
                 return Ok(());
             }
-            let mut configured = configured.subscribe();
+            let asking = async {
+                while missed.changed().await.is_ok() {
+                    self.hook(self.hooks.on_unconfigured.as_ref()).await;
+                }
+                std::future::pending().await
+            };
+            let working = async {
+                tokio::select! {
+                    () = self.core.stopper.stopping() => return Ok(()),
+                    _ = configured.wait_for(|configured| *configured) => {}
+                }
+                self.ready(own).await
+            };
             tokio::select! {
-                () = self.core.stopper.stopping() => return Ok(()),
-                _ = configured.wait_for(|configured| *configured) => {}
+                worked = working => worked,
+                never = asking => never,
             }
-            self.ready().await
         };
         both(configuring, business).await
     }
 
-    /// Takes events and commands.
-    async fn ready(&self) -> Result<()> {
+    /// Takes events and commands, with consumers that are there already or with new ones.
+    async fn ready(&self, own: Vec<Consumer>) -> Result<()> {
         if !self.hook(self.hooks.on_ready.as_ref()).await {
             return Ok(());
         }
-        let prefetch = self.settings.prefetch;
-        let concurrency = self.settings.concurrency.unwrap_or(prefetch);
+        let mut own = own.into_iter();
         let mut pumps = FuturesUnordered::new();
         for (kind, patterns) in self.business() {
-            let joining = async {
-                if self.settings.exclusive {
-                    return self.broadcast(kind, patterns, prefetch).await;
-                }
-                self.group(kind, patterns)?.max_in_flight(prefetch).join().await
+            let consumer = match own.next() {
+                Some(consumer) => consumer,
+                None => tokio::select! {
+                    () = self.core.stopper.stopping() => return Ok(()),
+                    consumer = self.join(kind, patterns) => consumer?,
+                },
             };
-            let consumer = tokio::select! {
-                () = self.core.stopper.stopping() => return Ok(()),
-                consumer = joining => consumer?,
-            };
-            pumps.push(self.pump(kind, consumer, concurrency, None));
+            pumps.push(self.take(kind, patterns, consumer, None));
         }
         if pumps.is_empty() {
             self.core.stopper.stopping().await;
@@ -218,6 +234,38 @@ impl Service {
             }
         }
         ended
+    }
+
+    /// Takes messages until the service stops; what they come by is declared anew when somebody deleted it.
+    async fn take(
+        &self,
+        kind: Kind,
+        patterns: &Patterns,
+        mut consumer: Consumer,
+        told: Option<Told>,
+    ) -> Result<()> {
+        loop {
+            let deleted = match self.pump(kind, consumer, told.as_ref()).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => error,
+                ended => return ended,
+            };
+            tracing::warn!(%kind, error = %deleted, "declared anew, as somebody deleted it; what was in it is lost");
+            let again = async {
+                // Who deletes it each time is not to be outrun.
+                self.core.clock().sleep(REDECLARE_AFTER).await;
+                if !self.is_broadcast(kind) {
+                    self.group(kind, patterns)?.declare().await?;
+                }
+                self.join(kind, patterns).await
+            };
+            consumer = tokio::select! {
+                () = self.core.stopper.stopping() => return Ok(()),
+                joined = again => joined?,
+            };
+            if let Some(told) = &told {
+                told.missed.send_modify(|times| *times += 1);
+            }
+        }
     }
 
     /// Runs a hook until it succeeds; false when the service was stopped before.
@@ -244,14 +292,12 @@ impl Service {
     }
 
     /// Takes messages until the service stops and what it took is handled.
-    async fn pump(
-        &self,
-        kind: Kind,
-        mut consumer: Consumer,
-        concurrency: u32,
-        configured: Option<watch::Sender<bool>>,
-    ) -> Result<()> {
+    async fn pump(&self, kind: Kind, mut consumer: Consumer, told: Option<&Told>) -> Result<()> {
         let core = &self.core;
+        let prefetch = self.prefetch(kind);
+        let concurrency = self.settings.concurrency.unwrap_or(prefetch).min(prefetch);
+        let mut openings = consumer.openings();
+        openings.mark_unchanged();
         let places = Arc::new(Semaphore::new(concurrency as usize));
         let handlers = Tasks::default();
         let ended = loop {
@@ -263,6 +309,10 @@ impl Service {
             let (place, next) = tokio::select! {
                 biased;
                 () = core.stopper.stopping() => break Ok(()),
+                _ = openings.changed(), if told.is_some() => {
+                    told.inspect(|told| told.missed.send_modify(|times| *times += 1));
+                    continue;
+                }
                 taken = taking => taken,
             };
             let delivery = match next {
@@ -271,7 +321,8 @@ impl Service {
                 Err(error) => break Err(error),
             };
             let (core, router) = (Arc::clone(core), Arc::clone(&self.router));
-            let (running, configured) = (handlers.enter(), configured.clone());
+            let (running, configured) =
+                (handlers.enter(), told.map(|told| told.configured.clone()));
             tokio::spawn(async move {
                 let is_configured = dispatch::handle(&core, &router, kind, delivery).await;
                 if let (true, Some(configured)) = (is_configured, configured) {
@@ -303,11 +354,36 @@ impl Service {
             .attempts_max(self.bounded.then_some(ATTEMPTS_MAX)))
     }
 
-    async fn broadcast(&self, kind: Kind, patterns: &Patterns, prefetch: u32) -> Result<Consumer> {
+    /// Whether every instance gets its own copies.
+    fn is_broadcast(&self, kind: Kind) -> bool {
+        self.settings.exclusive || kind == Kind::Configuration
+    }
+
+    /// Configurations come one after the other.
+    fn prefetch(&self, kind: Kind) -> u32 {
+        if kind == Kind::Configuration { 1 } else { self.settings.prefetch }
+    }
+
+    async fn join(&self, kind: Kind, patterns: &Patterns) -> Result<Consumer> {
+        let prefetch = self.prefetch(kind);
+        if !self.is_broadcast(kind) {
+            return self.group(kind, patterns)?.max_in_flight(prefetch).join().await;
+        }
         let broadcast = self.core.bus.broadcast(wire::topic(kind))?;
         broadcast.patterns(patterns.clone()).max_in_flight(prefetch).subscribe().await
     }
 }
+
+/// What configurations do to a service.
+struct Told {
+    /// That it has one that suffices.
+    configured: watch::Sender<bool>,
+    /// How often some may not have come.
+    missed: watch::Sender<u64>,
+}
+
+/// How soon what was deleted is declared again.
+const REDECLARE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the last log lines.
 const LOGS_FLUSH_MAX: Duration = Duration::from_secs(1);

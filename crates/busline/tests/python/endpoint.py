@@ -1,4 +1,4 @@
-"""Python without a loop: publishes one of each. Usage: endpoint.py URL SERVICE"""
+"""Python without a loop: publishes one of each. Usage: endpoint.py URL SERVICE [--json]"""
 
 import sys
 
@@ -7,6 +7,8 @@ from eventail.sync_publisher import Endpoint
 
 url, name = sys.argv[1:3]
 endpoint = Endpoint([url], name)
-endpoint.publish_event(name + "Happened", {"n": 1}, "of endpoint")
-endpoint.publish_configuration(name + "Settings", {"n": 2})
-endpoint.log(ERROR, "it failed", conversation_id="of endpoint")
+if "--json" in sys.argv:
+    endpoint.force_json()
+endpoint.publish_event("Happened", {"text": "Zoé"}, "of endpoint")
+endpoint.publish_configuration("Settings", {"text": "Zoé"})
+endpoint.log(ERROR, "it failed: é", conversation_id="of endpoint")

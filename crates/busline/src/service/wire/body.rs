@@ -18,6 +18,9 @@ use super::{json_read, unicode};
 /// How deeply lists and maps may stand in one another.
 pub(super) const DEPTH_MAX: usize = 400;
 
+/// The tag that says of what follows that it is CBOR (RFC 8949, 3.4.6), and no more.
+const SELF_DESCRIBED: [u8; 3] = [0xd9, 0xd9, 0xf7];
+
 /// A body as it came: it is known to be well-formed, and read when somebody asks.
 ///
 /// Written again (it implements `Serialize`) it is the same value.
@@ -35,6 +38,10 @@ impl Body {
             return Ok(Self { format: Format::Json, bytes: Bytes::from_static(b"null") });
         }
         let bytes = match format {
+            // That it is CBOR is said already.
+            Format::Cbor if bytes.starts_with(&SELF_DESCRIBED) => {
+                bytes.slice(SELF_DESCRIBED.len()..)
+            }
             Format::Cbor => bytes,
             Format::Json => match unicode::text(&bytes).map_err(|why| unreadable(format, why))? {
                 Cow::Borrowed(text) if text.len() == bytes.len() => bytes,

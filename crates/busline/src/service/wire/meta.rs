@@ -24,13 +24,14 @@ impl Meta {
         let properties = &message.properties;
         let mut all = Headers::new();
         for (name, value) in message.headers.iter() {
-            if Some(&**name) != without && *name != super::envelope::CONVERSATION {
+            let is_elsewhere = [super::envelope::CONVERSATION, USER_ID].contains(&&**name);
+            if Some(&**name) != without && !is_elsewhere {
                 // In a map a name stands once: in its first place, with its last value.
                 set(&mut all, name, value.clone());
             }
         }
         // Only the transport puts that there: a header of the sender's would have been replaced.
-        let user = all.get(USER_ID).cloned().unwrap_or(HeaderValue::Null);
+        let user = message.headers.get(USER_ID).cloned().unwrap_or(HeaderValue::Null);
         let seconds = properties.timestamp.map(|time| time.unix_us().div_euclid(1_000_000));
         let ms = properties.expiration.map(|after| after.as_millis().to_string());
         set(&mut all, TIMESTAMP, seconds.map_or(HeaderValue::Null, HeaderValue::Int));

@@ -1,6 +1,6 @@
 //! Services on buses in memory and on files: what is handled, answered, tried again and given up.
 
 mod handling;
-mod harness;
+pub(crate) mod harness;
 pub(crate) mod processes;
 mod states;
