@@ -21,6 +21,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     }
     let mut failed = Vec::new();
     for name in names {
+        if is_service(name) {
+            println!("example {name}: a service, run by the tests of its package");
+            continue;
+        }
         let program = format!("debug/examples/{name}{}", std::env::consts::EXE_SUFFIX);
         match run_one(&workspace.target.join(program), TIMEOUT) {
             Ok(printed) => println!("example {name}: ok, {} lines", printed.lines().count()),
@@ -31,6 +35,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(format!("examples failed: {}", failed.join(", "))) }
+}
+
+/// Whether it runs until it is stopped: those are numbered, and tests start them, speak to them and stop them.
+fn is_service(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// What it printed; the error says why it did not end well and what it had printed.

@@ -39,7 +39,9 @@ pub(crate) fn dependencies_go_down(tree: &Tree) -> Vec<Finding> {
                 let message = format!("{name} depends on {dependency}, which is no floor below it");
                 found.push(Finding::new(&file.path, 0, message));
             }
-            let reserved = RESERVED.iter().find(|(reserved, ..)| *reserved == dependency);
+            // Examples are programs.
+            let reserved =
+                RESERVED.iter().find(|(reserved, ..)| *reserved == dependency && !is_dev);
             if let Some((_, _, why)) = reserved.filter(|(_, owners, _)| !owners.contains(&name)) {
                 let message = format!("{name} depends on {dependency}, but {why}");
                 found.push(Finding::new(&file.path, 0, message));

@@ -17,8 +17,10 @@ pub(crate) fn every_module_is_reached(tree: &Tree) -> Vec<Finding> {
         }
         // The root of an integration test or example has its modules beside it.
         if let Some((beside, _)) = file.path.rsplit_once('/').filter(|_| is_root(tree, file)) {
-            let modules = source.modules().into_iter();
-            reached.extend(modules.map(|(name, _, _)| format!("{beside}/{name}.rs")));
+            for (name, _, _) in source.modules() {
+                reached.insert(format!("{beside}/{name}.rs"));
+                reached.insert(format!("{beside}/{name}/mod.rs"));
+            }
         }
     }
     let lost =

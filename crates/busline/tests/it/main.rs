@@ -7,6 +7,8 @@
 #![cfg(unix)]
 
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod inside;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::peer::Peer;
 
 /// What each service's queues lose goes to the queue of this name, once [`Ground::keep_dead`] was called.
-pub(super) const DEAD: &str = "dead";
+pub(crate) const DEAD: &str = "dead";
 
 /// A virtual host of the broker, which goes when this is dropped, and the interpreter.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(crate) struct Ground {
     host: String,
     port: u16,
     vhost: String,
@@ -23,7 +23,7 @@ pub(super) struct Ground {
 
 impl Ground {
     /// A new one; `None`, said aloud, where broker or interpreter are missing and not required.
-    pub(super) fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let address = std::env::var("BUSLINE_TEST_RABBITMQ");
         let address = address.unwrap_or_else(|_| "127.0.0.1:35672".to_owned());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -54,32 +54,32 @@ impl Ground {
     }
 
     /// The broker's URL, as everybody writes it.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let Self { host, port, vhost, .. } = self;
         format!("amqp://guest:guest@{host}:{port}/{vhost}")
     }
 
     /// Starts a script of ours with these arguments after the URL.
-    pub(super) fn start(&self, script: &str, arguments: &[&str]) -> Peer {
+    pub(crate) fn start(&self, script: &str, arguments: &[&str]) -> Peer {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
         let mut command = Command::new(&self.python);
         Peer::start(command.arg(scripts.join(script)).arg(self.url()).args(arguments))
     }
 
     /// Starts `probe.py`.
-    pub(super) fn probe(&self, service: &str, options: &Value) -> Peer {
+    pub(crate) fn probe(&self, service: &str, options: &Value) -> Peer {
         self.start("probe.py", &[service, &options.to_string()])
     }
 
     /// A program that comes with the library.
-    pub(super) fn tool(&self, name: &str) -> Command {
+    pub(crate) fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(&self.python);
         command.arg(self.python.with_file_name(name)).arg(self.url());
         command
     }
 
     /// Sets the policy that services ask their operators for, and keeps what is dead lettered.
-    pub(super) fn keep_dead(&self) {
+    pub(crate) fn keep_dead(&self) {
         let exchange = json!({ "type": "topic", "durable": true });
         self.ask("PUT", "exchanges", "am-dlx", &exchange);
         self.ask("PUT", "queues", DEAD, &json!({ "durable": true }));
@@ -94,12 +94,12 @@ impl Ground {
     }
 
     /// A request to the management API about things of a kind in this virtual host.
-    pub(super) fn ask(&self, method: &str, kind: &str, rest: &str, body: &Value) -> Value {
+    pub(crate) fn ask(&self, method: &str, kind: &str, rest: &str, body: &Value) -> Value {
         self.request(method, &format!("{kind}/{}/{rest}", self.vhost), body).unwrap()
     }
 
     /// Closes so many connections of this virtual host, which is all of them: the broker's statistics learn of them late.
-    pub(super) fn cut(&self, count: usize) {
+    pub(crate) fn cut(&self, count: usize) {
         let all = loop {
             let all =
                 self.request("GET", &format!("vhosts/{}/connections", self.vhost), &Value::Null);

@@ -1,25 +1,26 @@
-//! Python programs as processes: told things by lines of JSON, and heard.
+//! Programs as processes: told things by lines of JSON, and heard.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 /// Nothing that must come takes longer, however loaded the machine is.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A Python process; killed when it is dropped.
+/// A process; killed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     child: Child,
     input: ChildStdin,
     lines: mpsc::UnboundedReceiver<String>,
 }
 
 impl Peer {
-    pub(super) fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let command = command.env("PYTHONUNBUFFERED", "1");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -34,41 +35,55 @@ impl Peer {
     }
 
     /// Tells it something.
-    pub(super) fn tell(&mut self, what: &Value) {
+    pub(crate) fn tell(&mut self, what: &Value) {
         writeln!(self.input, "{what}").unwrap();
     }
 
     /// The next line that it prints.
-    pub(super) async fn prints(&mut self) -> String {
+    pub(crate) async fn prints(&mut self) -> String {
         let line = tokio::time::timeout(PATIENCE, self.lines.recv()).await;
-        line.expect("a line of the Python program in time").expect("it has not ended")
+        line.expect("a line of the program in time").expect("it has not ended")
     }
 
     /// The next line that it prints, which is JSON.
-    pub(super) async fn says(&mut self) -> Value {
+    pub(crate) async fn says(&mut self) -> Value {
         let line = self.prints().await;
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
     /// The next line, which is to be of this kind.
-    pub(super) async fn expect(&mut self, kind: &str) -> Value {
+    pub(crate) async fn expect(&mut self, kind: &str) -> Value {
         let said = self.says().await;
         assert_eq!(said["kind"], kind, "{said}");
         said
     }
 
     /// Ends it by SIGKILL, as it stands.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits until it has ended by itself, well: its output ends then.
-    pub(super) async fn ends(mut self) {
+    /// Waits until it has ended by itself, well.
+    pub(crate) async fn ends(self) {
+        assert_eq!(self.code().await, Some(0));
+    }
+
+    /// Waits until it has ended by itself; its exit code. Its output ends then.
+    pub(crate) async fn code(mut self) -> Option<i32> {
         let ending = async { while self.lines.recv().await.is_some() {} };
-        tokio::time::timeout(PATIENCE, ending).await.expect("the Python program to end in time");
-        assert!(self.child.wait().unwrap().success());
+        tokio::time::timeout(PATIENCE, ending).await.expect("the program to end in time");
+        self.child.wait().unwrap().code()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
     }
 }
 

@@ -1,0 +1,191 @@
+//! What the example services share: their arguments, the bus, and one JSON object a line.
+#![allow(dead_code, reason = "not every example needs all of it")]
+#![allow(clippy::print_stderr, reason = "an example says why it does not start")]
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use busline::service::wire::{Body, Value};
+use busline::service::{
+    App, Context, Conversation, Correlation, FromRequest, Meta, Rejection, ReplyTo, Request,
+};
+use busline::{Attempt, Bus, BusConfig};
+use serde_json::{Value as Json, json};
+
+/// The arguments of every example.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Common {
+    /// The bus; may repeat or take a comma list, tried in turn.
+    #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "file:./busline-data")]
+    pub(crate) bus: Vec<String>,
+    /// Under which name it runs; instances of a name share its messages.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+}
+
+impl Common {
+    /// The name, or the one that the example is known by.
+    pub(crate) fn name(&self, otherwise: &str) -> String {
+        self.service.clone().unwrap_or_else(|| otherwise.to_owned())
+    }
+
+    /// Runs it to its end; what makes running impossible is said on standard error.
+    pub(crate) async fn run(&self, app: App) -> ExitCode {
+        match self.serve(app).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(error.kind().exit_code())
+            }
+        }
+    }
+
+    async fn serve(&self, app: App) -> busline::Result<()> {
+        let mut config = BusConfig::new(&self.bus.join(","));
+        config.client_name = env!("CARGO_CRATE_NAME").to_owned();
+        let mut stopping = std::pin::pin!(stopped());
+        let mut failures = 0;
+        let bus = loop {
+            let opened = tokio::select! {
+                opened = Bus::connect(config.clone()) => opened,
+                () = &mut stopping => return Ok(()),
+            };
+            let error = match opened {
+                Ok(bus) => break bus,
+                Err(error) if !error.is_temporary() => return Err(error),
+                Err(error) => error,
+            };
+            failures = 30.min(failures + 1);
+            eprintln!("{error}; again in {failures} s");
+            let pause = Duration::from_secs(failures);
+            if tokio::time::timeout(pause, &mut stopping).await.is_ok() {
+                return Ok(());
+            }
+        };
+        app.run_until(bus, stopping).await
+    }
+}
+
+/// Resolves at the first signal that asks to stop; they no longer kill the process.
+#[cfg(unix)]
+fn stopped() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    let [mut terminate, mut interrupt, mut hangup] =
+        kinds.map(|kind| signal(kind).expect("signals can be listened to"));
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn stopped() {
+    drop(tokio::signal::ctrl_c().await);
+}
+
+/// Prints one JSON object on a line of its own.
+pub(crate) fn line(value: &Json) {
+    let mut out = std::io::stdout().lock();
+    // When nobody reads any more the service goes on.
+    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
+}
+
+/// Prints that it is ready, each time that it is.
+pub(crate) fn ready() {
+    line(&json!({"kind": "ready"}));
+}
+
+/// A message as an argument of handlers, whatever its shape.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) kind: &'static str,
+    pub(crate) key: String,
+    pub(crate) body: Body,
+    pub(crate) conversation_id: String,
+    pub(crate) correlation_id: String,
+    pub(crate) reply_to: String,
+    pub(crate) meta: Json,
+    pub(crate) attempt: Attempt,
+    pub(crate) context: Context,
+}
+
+impl FromRequest for Seen {
+    fn from_request(request: &mut Request) -> Result<Self, Rejection> {
+        Ok(Self {
+            kind: request.kind().as_str(),
+            key: request.key().to_owned(),
+            body: request.incoming().body.clone(),
+            conversation_id: Conversation::from_request(request)?.0.to_string(),
+            correlation_id: Correlation::from_request(request)?.0.to_string(),
+            reply_to: ReplyTo::from_request(request)?.0.to_string(),
+            meta: meta(&request.incoming().meta),
+            attempt: request.attempt(),
+            context: request.context().clone(),
+        })
+    }
+}
+
+impl Seen {
+    /// Prints it.
+    pub(crate) fn print(&self) {
+        line(&json!({
+            "kind": self.kind,
+            "key": self.key,
+            "payload": self.payload(),
+            "conversation_id": self.conversation_id,
+            "correlation_id": self.correlation_id,
+            "reply_to": self.reply_to,
+            "meta": self.meta,
+        }));
+    }
+
+    /// The payload as JSON, for looking at it.
+    pub(crate) fn payload(&self) -> Json {
+        self.body.value().map_or(Json::Null, |value| shown(&value))
+    }
+
+    /// The text of this name, when the payload is a map that has one.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.payload().get(name)?.as_str().map(str::to_owned)
+    }
+}
+
+/// The meta values as text or null.
+pub(crate) fn meta(meta: &Meta) -> Json {
+    let values = meta.iter().filter(|(name, _)| *name != "delivery_tag");
+    values.map(|(name, _)| (name.to_string(), json!(meta.text(name).map(String::from)))).collect()
+}
+
+/// A payload as JSON; what JSON has no place for becomes something that looks like it.
+pub(crate) fn shown(value: &Value) -> Json {
+    match value {
+        Value::Integer(number) => {
+            let number = i128::from(*number);
+            match (i64::try_from(number), u64::try_from(number)) {
+                (Ok(number), _) => number.into(),
+                (_, Ok(number)) => number.into(),
+                _ => number.to_string().into(),
+            }
+        }
+        Value::Float(number) if number.is_finite() => (*number).into(),
+        Value::Float(number) => number.to_string().into(),
+        Value::Text(text) => text.clone().into(),
+        Value::Bool(value) => (*value).into(),
+        Value::Bytes(bytes) => json!({"bytes": bytes}),
+        Value::Tag(tag, value) => json!({"tag": tag, "value": shown(value)}),
+        Value::Array(items) => items.iter().map(shown).collect(),
+        Value::Map(entries) => {
+            let name = |key: &Value| match shown(key) {
+                Json::String(text) => text,
+                other => other.to_string(),
+            };
+            entries.iter().map(|(key, value)| (name(key), shown(value))).collect()
+        }
+        _ => Json::Null,
+    }
+}

@@ -1,0 +1,5 @@
+//! The services of the examples as a stranger starts them: the same tests on files and on a broker, by URL alone.
+
+mod echo;
+mod others;
+mod stage;
