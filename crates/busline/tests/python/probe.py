@@ -76,7 +76,8 @@ def say(kind, key=None, payload=None, conversation_id=None, meta=None, correlati
         line["meta"] = {name: meta[name] for name in meta if name != "delivery_tag"}
         line["conversation_id"] = "" if conversation_id is None else str(conversation_id)
         line["correlation_id"] = correlation_id or ""
-    print(json.dumps(line), flush=True)
+    # Times, where the broker says when a letter died.
+    print(json.dumps(line, default=str), flush=True)
 
 
 def obey():

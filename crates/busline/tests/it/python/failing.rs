@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::both::Both;
 use super::ground::Ground;
+use super::peer::Peer;
 
 const JSON: &str = "application/json";
 const RETRY: &str = "Unhandled error while processing message";
@@ -165,5 +166,49 @@ async fn messages_that_are_no_convention_s_are_dead_lettered_by_both_alike() {
     }
     both.publish("events", "Happened", json!({ "headers": talk }), b"2").await;
     both.lines(1).await;
+    both.stop().await;
+}
+
+/// What failed twice is put back by their tool, whoever gave it up, and succeeds.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_either_are_put_back_by_their_tool() {
+    let Some(ground) = Ground::find() else { return };
+    let options = json!({ "events": ["Flaky"], "once": ["Flaky", "Flaky"] });
+    let mut both = Both::start(&ground, &options).await;
+    both.lines(1).await;
+    both.publish("events", "Flaky", properties("talk", &json!({}), &json!({})), b"1").await;
+    both.lines(2).await;
+    both.logs(3).await;
+    let resurrect = ["dead", "--count", "2"];
+    Peer::start(ground.tool("resurrect.py").args(resurrect)).ends().await;
+    // It puts each back for everybody.
+    for _ in 0..2 {
+        for line in [both.ours.expect("event").await, both.theirs.expect("event").await] {
+            assert_eq!((&line["key"], &line["payload"]), (&json!("Flaky"), &json!("01")));
+            assert_eq!(line["conversation_id"], "talk");
+            assert_eq!(line["meta"]["x-first-death-reason"], "rejected");
+        }
+    }
+    both.stop().await;
+}
+
+/// They take it for a configuration; to us it is what the queue is for, and nobody handles that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_straight_into_a_queue_of_ours_is_no_configuration() {
+    let Some(ground) = Ground::find() else { return };
+    let options = json!({ "events": ["Happened"], "configurations": ["Settings"] });
+    let mut both = Both::start(&ground, &options).await;
+    both.lines(1).await;
+    let complete = json!({ "complete": true });
+    both.ours.context().configuration("Settings", &complete).await.unwrap();
+    both.lines(2).await;
+    let properties = properties("talk", &json!({}), &json!({}));
+    both.publish_one("", "ours.events", properties, b"1").await;
+    for says in [RETRY, RETRY, "Giving up on"] {
+        let line = both.log_of_ours().await;
+        assert_eq!(line["short_message"], format!("{says} ours.events"));
+        assert_eq!(line["_conversation_id"], "talk");
+    }
+    assert_eq!(both.dead_of_ours().await["body"], super::witness::hex(b"1"));
     both.stop().await;
 }

@@ -72,9 +72,20 @@ impl Peer {
 
     /// Waits until it has ended by itself; its exit code. Its output ends then.
     pub(crate) async fn code(mut self) -> Option<i32> {
-        let ending = async { while self.lines.recv().await.is_some() {} };
-        tokio::time::timeout(PATIENCE, ending).await.expect("the program to end in time");
+        self.rest().await;
         self.child.wait().unwrap().code()
+    }
+
+    /// What it prints until its output ends.
+    pub(crate) async fn rest(&mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        let ending = async {
+            while let Some(line) = self.lines.recv().await {
+                rest.push(line);
+            }
+        };
+        tokio::time::timeout(PATIENCE, ending).await.expect("the program to end in time");
+        rest
     }
 
     pub(crate) fn id(&self) -> u32 {

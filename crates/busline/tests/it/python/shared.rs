@@ -1,6 +1,6 @@
 //! Instances of ours and of theirs as one service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use busline::service::{App, Correlation, Payload, ResultStatus};
@@ -172,4 +172,43 @@ async fn exclusive_instances_of_either_get_everything_beside_those_that_share() 
     drop(exclusive_theirs);
     assert_eq!(declared(&ground), before, "they left nothing behind");
     shared_ours.stop().await;
+}
+
+/// Whoever stops gives back what it did not begin: the other does it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_that_stops_has_not_begun_is_done_by_the_other() {
+    const COUNT: usize = 300;
+    let Some(ground) = Ground::find() else { return };
+    let options = json!({ "events": ["Happened"] });
+    let publisher = World::at(ground.url()).await.probe("publisher").await;
+    for stops_ours in [true, false] {
+        let mut ours = Witness::start(&ground, "S", &options).await;
+        let mut theirs = ground.probe("S", &options);
+        ours.expect("ready").await;
+        theirs.expect("ready").await;
+        for n in 0..COUNT {
+            publisher.context.event("Happened", &n).await.unwrap();
+        }
+        let mut seen = BTreeSet::new();
+        let payload = |line: &Value| line["payload"].as_str().unwrap().to_owned();
+        // Both are in the middle of it.
+        seen.insert(payload(&ours.expect("event").await));
+        seen.insert(payload(&theirs.expect("event").await));
+        if stops_ours {
+            seen.extend(ours.finish().await.iter().map(payload));
+            while seen.len() < COUNT {
+                seen.insert(payload(&theirs.expect("event").await));
+            }
+        } else {
+            theirs.tell(&json!(["stop"]));
+            let rest = theirs.rest().await;
+            seen.extend(rest.iter().map(|line| payload(&serde_json::from_str(line).unwrap())));
+            theirs.ends().await;
+            while seen.len() < COUNT {
+                seen.insert(payload(&ours.expect("event").await));
+            }
+            ours.stop().await;
+        }
+    }
+    publisher.stop().await;
 }

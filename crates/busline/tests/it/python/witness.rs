@@ -100,7 +100,13 @@ impl Witness {
     }
 
     pub(super) async fn stop(self) {
+        self.finish().await;
+    }
+
+    /// Stops it; what it said until its end.
+    pub(super) async fn finish(mut self) -> Vec<Value> {
         self.running.stop().await.unwrap();
+        std::iter::from_fn(|| self.lines.try_recv().ok()).collect()
     }
 }
 
