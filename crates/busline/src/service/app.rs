@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use busline_core::{GroupName, Result};
 use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::batch::Entry;
 use super::context::Context;
 use super::core::{Environment, Mandatory, Parts, ReturnedHandler};
 use super::fault::{BoxError, Ended};
@@ -86,6 +88,24 @@ impl App {
         fallback_result(kind::CommandResult);
         /// See [`Router::fallback_configuration`].
         fallback_configuration(kind::Configuration);
+    }
+
+    /// See [`Router::batch_event`].
+    pub fn batch_event<T, F, Fut>(
+        mut self,
+        name: &str,
+        entries_max: u32,
+        age_max: Duration,
+        handler: F,
+    ) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(Vec<Entry<T>>, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: Ended,
+    {
+        self.router = self.router.batch_event(name, entries_max, age_max, handler);
+        self
     }
 
     /// See [`Router::bind_event`].

@@ -10,6 +10,7 @@ use busline_core::gate::ConfirmGate;
 use busline_core::{Delivery, Message, Outcome, PublishError};
 use futures_util::FutureExt;
 
+use super::batch::Unstored;
 use super::context::Context;
 use super::core::Core;
 use super::extract::Rejection;
@@ -84,6 +85,10 @@ pub(super) async fn handle(
         log_error(&context, Level::ERROR, what, &error);
     }
     if let Some(delivery) = held.take() {
+        if delivery.is_lost() {
+            // Settling would change nothing; whoever has it now settles it.
+            tracing::warn!(service = core.service(), %key, "a message was lost while it was handled, and comes again");
+        }
         delivery.settle_quietly(verdict.outcome);
     }
     configured
@@ -91,6 +96,11 @@ pub(super) async fn handle(
 
 /// Logs a failure, and decides: tried again at once, and the second time dead lettered.
 fn failure(context: &Context, key: &str, attempt: u32, error: &BoxError) -> Outcome {
+    if let Some(unstored) = error.downcast_ref::<Unstored>() {
+        let what = format!("What handling {key} published is not stored");
+        log_error(context, Level::ERROR, what, unstored);
+        return Outcome::Retry { after: Some(UNSTORED_RETRY_AFTER) };
+    }
     failed(context, key, error);
     // Another try would end the same.
     if attempt < 2 && !error.is::<Rejection>() {

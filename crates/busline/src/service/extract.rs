@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-use busline_core::{Attempt, Delivery, Result, Settled};
+use busline_core::{Attempt, Outcome, Result, Settled};
 use bytestring::ByteString;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::{Context, Sent};
 use super::fault::BoxError;
-use super::request::{Environment, Request};
+use super::request::{Environment, Held, Request};
 use super::respond::Response;
 use super::wire::{self, Kind, Status};
 
@@ -18,7 +19,7 @@ use super::wire::Meta;
 /// Something that can be taken out of a message, or of the service around it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no argument of a handler",
-    note = "take `Payload<T>`, `Context`, `State<T>`, `Conversation`, `Correlation`, `Key`, `Meta`, `ReplyTo`, `Replier`, `ResultStatus`, `Attempt` or `Manual`, or implement `FromRequest`"
+    note = "take `Payload<T>`, `Context`, `State<T>`, `Conversation`, `Correlation`, `Key`, `Meta`, `ReplyTo`, `Replier`, `ResultStatus`, `Attempt`, `Lease` or `Manual`, or implement `FromRequest`"
 )]
 pub trait FromRequest: Sized {
     /// Takes it; a rejection settles the message without calling the handler.
@@ -209,39 +210,65 @@ impl FromRequest for Replier {
 }
 
 /// The duty to settle the message: from anywhere, at any time, without waiting for what the handler
-/// published. Dropped, it gives the message back, which comes again.
+/// published. Dropped, it gives the message back, which comes again. A message whose handler is not called, because
+/// another argument is missing, is settled as any other.
 #[derive(Debug)]
 #[must_use = "a message that nobody settles comes again"]
-pub struct Manual(Delivery);
+pub struct Manual(Held);
 
 impl Manual {
-    /// Done.
+    /// Done. As the others it resolves to `Lost` when the message is somebody else's by now.
     pub fn ack(self) -> Settled {
-        self.0.ack()
+        self.settle(Outcome::Ack)
     }
 
     /// It comes again, at the earliest after this; `None` is at once.
     pub fn retry(self, after: impl Into<Option<std::time::Duration>>) -> Settled {
-        self.0.retry(after)
+        self.settle(Outcome::Retry { after: after.into() })
     }
 
     /// To the dead letters, with the reason.
     pub fn reject(self, reason: impl Into<String>) -> Settled {
-        self.0.reject(reason)
+        self.settle(Outcome::Reject { reason: reason.into() })
     }
 
-    /// The delivery itself.
-    pub fn into_delivery(self) -> Delivery {
-        self.0
+    fn settle(self, outcome: Outcome) -> Settled {
+        match self.0.take_by_hand() {
+            Some(delivery) => delivery.settle(outcome),
+            // It was settled when its handler was not called, for whoever kept this nevertheless: `Lost`.
+            None => Settled::channel().1,
+        }
+    }
+}
+
+impl Drop for Manual {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
 impl FromRequest for Manual {
     fn from_request(request: &mut Request) -> Result<Self, Rejection> {
-        let delivery = request.take_delivery();
-        delivery
-            .map(Self)
-            .ok_or_else(|| Rejection::new("the message is settled by another argument"))
+        let held = request.settle_by_hand();
+        held.map(Self).ok_or_else(|| Rejection::new("the message is settled by another argument"))
+    }
+}
+
+/// The claim on the message: it is lost when the broker gives the message to somebody else, because its connection
+/// is gone or its lease ran out. A handler that goes on then does it twice; its acknowledgement counts for nothing.
+#[derive(Debug, Clone)]
+pub struct Lease(Shared<BoxFuture<'static, ()>>);
+
+impl Lease {
+    /// Resolves when it is lost; never when the message is settled before. Cancel safe.
+    pub async fn lost(&self) {
+        self.0.clone().await;
+    }
+}
+
+impl FromRequest for Lease {
+    fn from_request(request: &mut Request) -> Result<Self, Rejection> {
+        Ok(Self(request.lost().shared()))
     }
 }
 

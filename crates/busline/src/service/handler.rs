@@ -87,6 +87,7 @@ macro_rules! handlers {
                             Err(rejection) => return rejection.into_response(&request),
                         };
                     )*
+                    request.begin();
                     let out = self($($arg,)*).await;
                     out.into_response(&request)
                 };

@@ -26,12 +26,16 @@
 //! Handlers run at the same time, up to [`App::prefetch`] events and as many commands; what starts first does not
 //! necessarily end first. [`App::concurrency`] of 1 handles one after the other.
 //!
+//! Events can be handled [in batches](Router::batch_event), which are settled when the batch is handled: what failed with others is
+//! tried alone, so that one bad event takes no other one with it to the dead letters.
+//!
 //! # What is stopped how
 //!
 //! A signal or a [`Stopper`] stops a service in every state: it takes nothing more, handlers finish within
 //! [`App::stop_max`], settles and receipts are flushed, and `run` returns. Timers that are not due are dropped.
 
 mod app;
+mod batch;
 mod call;
 mod context;
 mod core;
@@ -50,11 +54,12 @@ mod timer;
 pub mod wire;
 
 pub use app::App;
+pub use batch::Entry;
 pub use call::{Answer, CallError};
 pub use context::{Context, Sent};
 pub use extract::{
-    Conversation, Correlation, FromRequest, Key, Manual, Payload, Rejection, Replier, ReplyTo,
-    ResultStatus, State,
+    Conversation, Correlation, FromRequest, Key, Lease, Manual, Payload, Rejection, Replier,
+    ReplyTo, ResultStatus, State,
 };
 pub use fault::{BoxError, Ended, Fault, IntoFault};
 pub use handler::Handler;

@@ -1,9 +1,10 @@
 //! A message on its way to its handler, as layers and extractors see it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use busline_core::{Attempt, Delivery};
+use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::context::Context;
@@ -20,11 +21,13 @@ pub struct Request {
     held: Held,
     /// Somebody took the duty to answer.
     answered_by_hand: bool,
+    /// Somebody took the duty to settle.
+    settled_by_hand: bool,
 }
 
 impl Request {
     pub(crate) fn new(incoming: Incoming, attempt: Attempt, context: Context, held: Held) -> Self {
-        Self { incoming, attempt, context, held, answered_by_hand: false }
+        Self { incoming, attempt, context, held, answered_by_hand: false, settled_by_hand: false }
     }
 
     /// What kind of message it is.
@@ -70,8 +73,23 @@ impl Request {
         self.answered_by_hand = true;
     }
 
-    pub(crate) fn take_delivery(&self) -> Option<Delivery> {
-        self.held.take()
+    /// What the handler settles by hand once it is called; `None` when another argument does.
+    pub(crate) fn settle_by_hand(&mut self) -> Option<Held> {
+        let first = !std::mem::replace(&mut self.settled_by_hand, true);
+        first.then(|| self.held.clone())
+    }
+
+    /// All arguments are there, and the handler is called.
+    pub(crate) fn begin(&self) {
+        if self.settled_by_hand {
+            self.held.lock().by_hand = true;
+        }
+    }
+
+    /// Resolves when the delivery is lost.
+    pub(crate) fn lost(&self) -> BoxFuture<'static, ()> {
+        let held = self.held.lock();
+        held.delivery.as_ref().map_or_else(|| Box::pin(std::future::pending()) as _, Delivery::lost)
     }
 }
 
@@ -85,16 +103,42 @@ impl fmt::Debug for Request {
     }
 }
 
-/// The delivery of a request, until somebody takes the duty to settle it.
+/// The delivery of a request, until it is settled: by its handler, when that took the duty and was called.
 #[derive(Debug, Clone)]
-pub(crate) struct Held(Arc<Mutex<Option<Delivery>>>);
+pub(crate) struct Held(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    delivery: Option<Delivery>,
+    by_hand: bool,
+}
 
 impl Held {
     pub(crate) fn new(delivery: Delivery) -> Self {
-        Self(Arc::new(Mutex::new(Some(delivery))))
+        Self(Arc::new(Mutex::new(State { delivery: Some(delivery), by_hand: false })))
     }
 
+    /// The delivery, for who settles what handlers leave.
     pub(crate) fn take(&self) -> Option<Delivery> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut state = self.lock();
+        if state.by_hand { None } else { state.delivery.take() }
+    }
+
+    /// The delivery, for who took the duty.
+    pub(crate) fn take_by_hand(&self) -> Option<Delivery> {
+        self.lock().delivery.take()
+    }
+
+    /// Gives the delivery back, unless the handler was never called.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        let abandoned = if state.by_hand { state.delivery.take() } else { None };
+        // What is told of it needs no lock.
+        drop(state);
+        drop(abandoned);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use busline_core::{Error, ErrorKind, KeyPattern, Patterns, Result};
 use futures_util::future::{self, BoxFuture};
+use serde::de::DeserializeOwned;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::fault::BoxError;
+use super::batch::{self, Bounds, Entry};
+use super::fault::{BoxError, Ended};
 use super::handler::{Erased, Handler, erase};
 use super::kind;
 use super::request::{Environment, Request};
@@ -26,6 +30,8 @@ pub struct Router {
     routes: HashMap<(Kind, String), Route>,
     fallbacks: HashMap<Kind, Route>,
     bindings: Vec<(Kind, String)>,
+    /// The size of the largest batch.
+    batch_entries_max: u32,
     /// What was wrong first, to be told when the service starts.
     mistake: Option<Error>,
 }
@@ -39,6 +45,40 @@ impl Router {
     /// Handles the events of this name.
     pub fn event<A: 'static, H: Handler<kind::Event, A>>(self, name: &str, handler: H) -> Self {
         self.named(Kind::Event, name, erase(handler))
+    }
+
+    /// Handles the events of this name together, as many as `entries_max` (1 or more) at once, or those that are
+    /// there when the first one has waited for `age_max`, or the service stops.
+    ///
+    /// All events of a batch are acknowledged when the handler has succeeded and all that it published with its
+    /// context is stored. When it fails, each is tried once more alone, and dead lettered when that fails: only
+    /// what fails by itself is given up. So an event that was delivered before, for whatever reason, comes alone.
+    /// The context has a conversation of its own; each [`Entry`] says the one that it belongs to. Entries stand in the
+    /// order in which they came. A payload that is no `T` is dead lettered by itself. Layers see each event.
+    ///
+    /// Several batches can be handled at once. The service must be able to hold one
+    /// ([`App::prefetch`](super::App::prefetch), and [`App::concurrency`](super::App::concurrency) where it is
+    /// set): it does not start otherwise (`Conflict`).
+    pub fn batch_event<T, F, Fut>(
+        mut self,
+        name: &str,
+        entries_max: u32,
+        age_max: Duration,
+        handler: F,
+    ) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(Vec<Entry<T>>, super::Context) -> Fut + Send + Sync + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: Ended,
+    {
+        if entries_max == 0 {
+            let what = format!("batches of the event {name} are to have no entries");
+            self.mistaken(Error::new(ErrorKind::Limit, what).hint("allow 1 or more"));
+        }
+        self.batch_entries_max = self.batch_entries_max.max(entries_max);
+        let bounds = Bounds { entries_max, age_max };
+        self.named(Kind::Event, name, batch::erase(bounds, handler))
     }
 
     /// Handles a command: `Name`, which callers send as `service.Name`, or a whole key with dots.
@@ -122,6 +162,7 @@ impl Router {
             }
         }
         self.bindings.extend(other.bindings);
+        self.batch_entries_max = self.batch_entries_max.max(other.batch_entries_max);
         if let Some(mistake) = other.mistake {
             self.mistaken(mistake);
         }
@@ -178,6 +219,11 @@ impl Router {
                 .map_err(|error| error.context("handler", format!("fallback of {kind}")))?;
         }
         Ok(self)
+    }
+
+    /// How many events the largest batch has; 0 without batches.
+    pub(crate) fn batch_entries_max(&self) -> u32 {
+        self.batch_entries_max
     }
 
     /// What to bind on the topic of a kind, where there is anything; commands and results share one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{Dialect, OnDifference};
-use busline_core::{Capability, ErrorKind, Message, Patterns, Result, Support};
+use busline_core::{Capability, Error, ErrorKind, Message, Patterns, Result, Support};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -40,6 +40,22 @@ impl Default for Settings {
             exclusive: false,
             stop_max: Duration::from_secs(10),
         }
+    }
+}
+
+impl Settings {
+    /// Whether a batch of this many can be complete by what is held and handled at once.
+    fn carry(&self, entries_max: u32) -> Result<()> {
+        let at_once = self.concurrency.unwrap_or(self.prefetch).min(self.prefetch);
+        if entries_max <= at_once {
+            return Ok(());
+        }
+        let what = format!(
+            "a batch of {entries_max} events would never be full: {at_once} are handled at once"
+        );
+        Err(Error::new(ErrorKind::Conflict, what).hint(
+            "raise `.prefetch(…)` and `.concurrency(…)` to twice that, or take smaller batches",
+        ))
     }
 }
 
@@ -106,6 +122,7 @@ impl Service {
         let [events, commands, configurations] =
             [Kind::Event, Kind::Command, Kind::Configuration].map(|kind| router.patterns(kind));
         let (events, commands, configurations) = (events?, commands?, configurations?);
+        settings.carry(router.batch_entries_max())?;
         for kind in [Kind::Command, Kind::Configuration, Kind::Log] {
             bus.publisher(wire::topic(kind)).await?;
         }
@@ -300,6 +317,8 @@ impl Service {
         openings.mark_unchanged();
         let places = Arc::new(Semaphore::new(concurrency as usize));
         let handlers = Tasks::default();
+        // Batches are made in the order in which their events came.
+        let in_order = kind == Kind::Event && self.router.batch_entries_max() > 0;
         let ended = loop {
             let taking = async {
                 // It is never closed.
@@ -323,13 +342,16 @@ impl Service {
             let (core, router) = (Arc::clone(core), Arc::clone(&self.router));
             let (running, configured) =
                 (handlers.enter(), told.map(|told| told.configured.clone()));
-            tokio::spawn(async move {
+            let mut handling = Box::pin(async move {
                 let is_configured = dispatch::handle(&core, &router, kind, delivery).await;
                 if let (true, Some(configured)) = (is_configured, configured) {
                     configured.send_replace(true);
                 }
                 drop((running, place));
             });
+            if !in_order || (&mut handling).now_or_never().is_none() {
+                tokio::spawn(handling);
+            }
         };
         // What was fetched and not begun goes back at once.
         drop(consumer);
