@@ -237,6 +237,14 @@ impl App {
         self
     }
 
+    /// How long an event or command may be held, from its delivery until it is settled; as long as its process
+    /// runs unless set. Then it is given to another instance, or comes again; [`Lease`](super::Lease) tells the handler.
+    /// `Refused` where the bus knows no leases.
+    pub fn hold_max(mut self, limit: Duration) -> Self {
+        self.settings.hold_max = Some(limit);
+        self
+    }
+
     /// How long a stop waits for handlers that run; 10 s unless set. What is not settled then comes again.
     pub fn stop_max(mut self, limit: Duration) -> Self {
         self.settings.stop_max = limit;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{Dialect, OnDifference};
-use busline_core::{Capability, Error, ErrorKind, Message, Patterns, Result, Support};
+use busline_core::{Capability, Error, ErrorKind, Lease, Message, Patterns, Result, Support};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -30,6 +30,7 @@ pub(super) struct Settings {
     pub(super) concurrency: Option<u32>,
     pub(super) exclusive: bool,
     pub(super) stop_max: Duration,
+    pub(super) hold_max: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -39,6 +40,7 @@ impl Default for Settings {
             concurrency: None,
             exclusive: false,
             stop_max: Duration::from_secs(10),
+            hold_max: None,
         }
     }
 }
@@ -127,7 +129,15 @@ impl Service {
             bus.publisher(wire::topic(kind)).await?;
         }
         let publisher = bus.publisher(wire::topic(Kind::Event)).await?;
-        let limit = bus.capabilities().await?.get(Capability::RetryLimit);
+        let capabilities = bus.capabilities().await?;
+        if settings.hold_max.is_some() && capabilities.lease == Lease::None {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "this bus has no leases that could run out",
+            )
+            .hint("leave `.hold_max(…)` out, or bound handlers with a layer"));
+        }
+        let limit = capabilities.get(Capability::RetryLimit);
         let (core, lines) = parts.over(bus, publisher);
         let service = Self {
             core,
@@ -389,7 +399,11 @@ impl Service {
     async fn join(&self, kind: Kind, patterns: &Patterns) -> Result<Consumer> {
         let prefetch = self.prefetch(kind);
         if !self.is_broadcast(kind) {
-            return self.group(kind, patterns)?.max_in_flight(prefetch).join().await;
+            let mut group = self.group(kind, patterns)?.max_in_flight(prefetch);
+            if let Some(hold_max) = self.settings.hold_max {
+                group = group.hold_max(hold_max);
+            }
+            return group.join().await;
         }
         let broadcast = self.core.bus.broadcast(wire::topic(kind))?;
         broadcast.patterns(patterns.clone()).max_in_flight(prefetch).subscribe().await

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use busline::service::{App, Context, Correlation, Fault, Payload, ResultStatus};
+use busline::service::{App, Context, Correlation, Fault, Level, Payload, ResultStatus};
 use busline::{Bus, Result};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -12,15 +12,23 @@ use super::harness::{World, soon};
 use crate::harness::worker::report;
 use crate::harness::{Event, Fleet, Random, Task, is_long, url};
 
+/// The number whose doubling never ends.
+const ENDLESS: u64 = u64::MAX / 2;
+
 /// The work of a process: it doubles numbers, and tells of each.
 pub(crate) async fn serve(bus: Bus, service: &str) -> Result<()> {
     let double = async |Payload(n): Payload<u64>, context: Context| -> Result<u64, Fault> {
         report(&Event::Trying { first: n, count: 1 });
+        if n == ENDLESS {
+            std::future::pending::<()>().await;
+        }
         context.event("Doubled", &n).await?;
         Ok(2 * n)
     };
     let ready = async |_| report(&Event::Ready { end: 0 });
-    App::new(service).command("Double", double).on_ready(ready).run(bus).await?;
+    // Longer than any test waits.
+    let stop_max = Duration::from_secs(3600);
+    App::new(service).command("Double", double).on_ready(ready).stop_max(stop_max).run(bus).await?;
     report(&Event::Done);
     Ok(())
 }
@@ -89,4 +97,37 @@ fn a_signal_stops_a_service_cleanly() {
         fleet.signal(id, signal);
         fleet.expect("its end", |_, event| matches!(event, Event::Done).then_some(()));
     }
+}
+
+/// A handler that hangs holds up the first signal and not the second; what it worked on comes again.
+#[test]
+fn a_second_signal_waits_for_no_handler() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = url(directory.path(), "");
+    let mut fleet = Fleet::new();
+    let task = Task::Serve { url: url.clone(), service: "double".to_owned() };
+    let tried =
+        |_: usize, event| matches!(event, Event::Trying { first: ENDLESS, .. }).then_some(());
+    let id = fleet.start(task.clone());
+    fleet.expect("a service", |_, event| matches!(event, Event::Ready { .. }).then_some(()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (probe, mut logs) = runtime.block_on(async {
+        let world = World::at(url).await;
+        let logs = world.tap("logs").await;
+        let probe = world.probe("caller").await;
+        let sent = probe.context.send_command("double.Double", &ENDLESS, "caller.Done", "1").await;
+        sent.unwrap();
+        (probe, logs)
+    });
+    fleet.expect("a handler", tried);
+    fleet.signal(id, Signal::TERM);
+    let (_, line) = runtime.block_on(logs.log(Level::WARNING));
+    assert_eq!(line, "Shutting down…");
+    fleet.signal(id, Signal::TERM);
+    fleet.expect("its end", |_, event| matches!(event, Event::Done).then_some(()));
+    fleet.stop(id);
+    let id = fleet.start(task);
+    fleet.expect("the command once more", tried);
+    fleet.kill(id);
+    runtime.block_on(probe.stop());
 }

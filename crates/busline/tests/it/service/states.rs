@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use busline::service::{App, Context, Fault, Level, Payload};
+use busline::service::{App, Context, Fault, Lease, Level, Manual, Payload};
+use busline::{Attempt, ErrorKind};
 use tokio::sync::mpsc;
 
 use super::harness::{World, pass, soon};
@@ -122,5 +123,33 @@ async fn timers_run_once_or_often_until_they_are_cancelled() {
     probe.context.after(second * 2, async |context| drop(context.event("Last", &()).await));
     assert_eq!(&*events.next().await.key, "Last");
     drop(probe.context.after(second * 1000, async |_| {}));
+    probe.stop().await;
+}
+
+/// Who holds a message too long is told, and its acknowledgement counts for nothing: the next attempt has it.
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_told_that_its_message_was_lost() {
+    let world = World::in_memory().await;
+    let (told, mut tellings) = mpsc::unbounded_channel();
+    let work = move |attempt: Attempt, lease: Lease, manual: Manual| {
+        let told = told.clone();
+        async move {
+            if attempt.number == 1 {
+                lease.lost().await;
+            }
+            told.send((attempt.number, manual.ack().await.map_err(|error| error.kind()))).unwrap();
+        }
+    };
+    let app = App::new("s").event("Work", work).hold_max(Duration::from_secs(5));
+    let service = world.start(app).await;
+    let probe = world.probe("probe").await;
+    probe.context.event("Work", &()).await.unwrap();
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        outcomes.push(soon("an outcome", tellings.recv()).await.unwrap());
+    }
+    outcomes.sort_by_key(|(attempt, _)| *attempt);
+    assert_eq!(outcomes, [(1, Err(ErrorKind::Lost)), (2, Ok(()))]);
+    service.stop().await.unwrap();
     probe.stop().await;
 }
