@@ -1,4 +1,4 @@
-//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `instructions`, `brokers`.
+//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `instructions`, `brokers`, `miri`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to people")]
 
 mod brokers;
@@ -7,6 +7,7 @@ mod deny;
 mod examples;
 mod features;
 mod instructions;
+mod nightly;
 mod python;
 mod shell;
 mod test;
@@ -29,6 +30,7 @@ usage: cargo xtask VERB
                          with log, beside other stores too; --help says more
   instructions [--renew] how many instructions a message takes, by callgrind, held to
                          figures that the tree keeps; --renew writes them
+  miri [FILTER…]         what Miri can run of the log, the weak memory of its words included
   matrix [--check]       write the capability matrix of the README
   brokers [DO] [NAME…]   the brokers of the tests: status, install, start or stop them
   python                 install the Python library that tests stand beside
@@ -54,6 +56,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["bench", "log", rest @ ..] => bench_log(rest),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["instructions", rest @ ..] => instructions::run(rest),
+        ["miri", rest @ ..] => nightly::miri(rest),
         ["matrix", rest @ ..] => program("matrix", false, rest),
         ["brokers", rest @ ..] => brokers::run(rest),
         ["python"] => python::ready().map(|python| println!("{}", python.display())),

@@ -14,6 +14,9 @@ pub mod conformance;
 pub mod dead;
 pub mod delivery;
 pub mod error;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 pub mod headers;
 pub mod key;

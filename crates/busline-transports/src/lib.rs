@@ -8,6 +8,9 @@
 pub mod amqp;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
+#[cfg(all(any(test, feature = "fuzz"), feature = "file", unix))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod registry;
 mod url;
 

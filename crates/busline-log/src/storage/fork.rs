@@ -79,7 +79,9 @@ fn mark_of_this_process() -> u64 {
 #[inline]
 fn wiped_page() -> Option<&'static MappedPage> {
     static WIPED: OnceLock<Option<MappedPage>> = OnceLock::new();
-    WIPED.get_or_init(|| MappedPage::wiped_on_fork().ok()).as_ref()
+    // An interpreter has no such pages, and no children.
+    let page = || if cfg!(miri) { None } else { MappedPage::wiped_on_fork().ok() };
+    WIPED.get_or_init(page).as_ref()
 }
 
 fn process_id() -> u64 {
