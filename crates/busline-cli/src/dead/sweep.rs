@@ -12,7 +12,7 @@ use crate::line::Line;
 use crate::signal::Stop;
 
 /// Letters that do not come for this long are held by somebody else.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// One pass over the letters of a queue.
 pub(super) struct Sweep {

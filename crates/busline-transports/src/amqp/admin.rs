@@ -13,10 +13,9 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use lapin::Channel;
 use lapin::options::{
-    BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueDeclareOptions,
-    QueueDeleteOptions, QueuePurgeOptions,
+    BasicGetOptions, BasicNackOptions, ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::ShortString;
 
 use super::declare;
 use super::error::error;
@@ -31,8 +30,8 @@ pub(super) struct AmqpAdmin {
     core: Arc<Core>,
 }
 
-/// What was looked at is back at once; a broker that is busy gets this long.
-const GIVEN_BACK_LOOKS_MAX: u32 = 50;
+/// What was looked at is back at once; a broker whose disk is busy gets ten seconds.
+const GIVEN_BACK_LOOKS_MAX: u32 = 500;
 const GIVEN_BACK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Topics that are looked at together.
@@ -105,7 +104,7 @@ impl AmqpAdmin {
         if queue.arguments.contains_key("x-expires") || names::is_broadcast(&queue.name) {
             return Ok(late);
         }
-        let found = declare::look(&self.core, &names::short(&queue.name)?).await?;
+        let found = declare::count(&self.core, &names::short(&queue.name)?).await?;
         Ok(found
             .map_or(late, |found| (found.message_count().into(), found.consumer_count().into())))
     }
@@ -164,11 +163,14 @@ impl AmqpAdmin {
         max: usize,
     ) -> Result<Vec<Peeked>> {
         let channel = self.core.channel().await?;
+        let has_members = self.counted(&channel, &queue).await?.consumer_count() > 0;
         let mut peeked = Vec::new();
         let mut last = None;
+        let mut left_behind = 0;
         while peeked.len() < max {
             let got = channel.basic_get(queue.clone(), BasicGetOptions::default()).await;
             let Some(got) = got.map_err(error)? else { break };
+            left_behind = got.message_count;
             let delivery = got.delivery;
             last = Some(delivery.delivery_tag);
             let came = Came {
@@ -185,13 +187,15 @@ impl AmqpAdmin {
             peeked.push(Peeked { record, attempts: mapping::delivered_before(&came).count });
         }
         if let Some(last) = last {
-            self.give_back(&channel, &queue, last, peeked.len()).await?;
+            // Members take what comes back, and then the count says nothing.
+            let all = if has_members { 0 } else { peeked.len() + left_behind as usize };
+            self.give_back(&channel, &queue, last, all).await?;
         }
         channel.close(200, "looked".into()).await.map_err(error)?;
         Ok(peeked)
     }
 
-    /// Puts all that was looked at back, and waits until it is there: who looks next would miss it.
+    /// Puts what was looked at back, and waits until `count` are there again: who looks next would miss it.
     async fn give_back(
         &self,
         channel: &Channel,
@@ -202,11 +206,8 @@ impl AmqpAdmin {
         let all = BasicNackOptions { multiple: true, requeue: true };
         channel.basic_nack(last, all).await.map_err(error)?;
         for _ in 0..GIVEN_BACK_LOOKS_MAX {
-            let passive = QueueDeclareOptions::durable().passive();
-            let look = channel.queue_declare(queue.clone(), passive, FieldTable::default()).await;
-            // Members take what comes back, and then the count says nothing.
-            let there = look.map_err(error)?;
-            if there.message_count() as usize >= count || there.consumer_count() > 0 {
+            // Each message that is looked at in a quorum queue is a consumer of its own there, until it is back.
+            if self.counted(channel, queue).await?.message_count() as usize >= count {
                 break;
             }
             self.core.clock.sleep(GIVEN_BACK_PAUSE).await;
@@ -214,8 +215,13 @@ impl AmqpAdmin {
         Ok(())
     }
 
+    async fn counted(&self, channel: &Channel, queue: &ShortString) -> Result<lapin::Queue> {
+        let counted = declare::count_on(channel, self.core.clock.as_ref(), queue).await;
+        counted.map_err(error)?.ok_or_else(|| declare::uncounted(queue))
+    }
+
     async fn delete_queue(&self, queue: &ShortString, condition: DeleteIf) -> Result<()> {
-        if let Some(found) = declare::look(&self.core, queue).await? {
+        if let Some(found) = declare::count(&self.core, queue).await? {
             // What members hold is not counted anywhere that is up to date: they may hold something.
             let in_use = (condition.unused || condition.empty) && found.consumer_count() > 0;
             if in_use || condition.empty && found.message_count() > 0 {

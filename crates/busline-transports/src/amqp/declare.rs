@@ -1,11 +1,17 @@
 //! Declaring topics and groups: exchanges, queues, bindings and logs.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use busline_core::clock::Clock;
 use busline_core::dead;
 use busline_core::transport::{
     Dialect, GroupSpec, OnDifference, TopicSpec, Topology, TopologyMode,
 };
 use busline_core::{Error, ErrorKind, GroupName, Patterns, Position, Result, Topic};
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ChannelFlowOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind, Queue};
 
@@ -22,6 +28,21 @@ const DURABLE: ExchangeDeclareOptions = ExchangeDeclareOptions {
     internal: false,
     nowait: false,
 };
+
+/// A look at a queue that changes nothing.
+const LOOK: QueueDeclareOptions = QueueDeclareOptions {
+    passive: true,
+    durable: true,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
+
+/// No answer that counts takes this long at the broker itself.
+const UNANSWERED: Duration = Duration::from_millis(200);
+
+/// So often is asked how much there is: ten seconds and more.
+const COUNTS_MAX: u32 = 40;
 
 pub(super) async fn declare(core: &Core, topology: &Topology) -> Result<()> {
     if topology.mode == TopologyMode::Assume {
@@ -67,13 +88,12 @@ pub(super) async fn check_topic(core: &Core, topic: &Topic) -> Result<()> {
     }
 }
 
-/// What a passive look at a queue shows; `None` when there is none.
+/// What a passive look at a queue shows; `None` when there is none. For its counts ask [`count`].
 pub(super) async fn look(core: &Core, queue: &ShortString) -> Result<Option<Queue>> {
-    let passive = QueueDeclareOptions::durable().passive();
     let looked = core
         .control(|channel: Channel| {
             let queue = queue.clone();
-            async move { channel.queue_declare(queue, passive, FieldTable::default()).await }
+            async move { channel.queue_declare(queue, LOOK, FieldTable::default()).await }
         })
         .await;
     match looked {
@@ -81,6 +101,55 @@ pub(super) async fn look(core: &Core, queue: &ShortString) -> Result<Option<Queu
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.context("queue", queue)),
     }
+}
+
+/// The messages and consumers of a queue; `None` when there is no such queue.
+pub(super) async fn count(core: &Core, queue: &ShortString) -> Result<Option<Queue>> {
+    let counted = core
+        .control(|channel: Channel| {
+            let (clock, queue) = (Arc::clone(&core.clock), queue.clone());
+            async move { count_on(&channel, clock.as_ref(), &queue).await }
+        })
+        .await;
+    match counted {
+        Ok(Some(found)) => Ok(Some(found)),
+        Ok(None) => Err(uncounted(queue)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.context("queue", queue)),
+    }
+}
+
+/// The messages and consumers of a queue; `None` when the broker does not say.
+///
+/// RabbitMQ gives the leader of a quorum queue a quarter of a second to answer and says "nothing, nobody"
+/// when it does not (`rabbit_quorum_queue:stat/1`). What takes longer than the way there and back is
+/// such an answer, and is asked for again.
+pub(super) async fn count_on(
+    channel: &Channel,
+    clock: &dyn Clock,
+    queue: &ShortString,
+) -> lapin::Result<Option<Queue>> {
+    for _ in 0..COUNTS_MAX {
+        let asked = clock.monotonic();
+        let found = channel.queue_declare(queue.clone(), LOOK, FieldTable::default()).await?;
+        let took = clock.monotonic().saturating_sub(asked);
+        let is_nothing = found.message_count() == 0 && found.consumer_count() == 0;
+        if !is_nothing || took < UNANSWERED {
+            return Ok(Some(found));
+        }
+        let asked = clock.monotonic();
+        channel.channel_flow(ChannelFlowOptions { active: true }).await?;
+        let way = clock.monotonic().saturating_sub(asked);
+        if took < way + UNANSWERED {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn uncounted(queue: &ShortString) -> Error {
+    let why = "the broker is too busy to say what is in a queue";
+    Error::new(ErrorKind::Elapsed, why).context("queue", queue).hint("try again later")
 }
 
 /// Whether a topic has a log.
@@ -110,7 +179,8 @@ pub(super) async fn settings_of(core: &Core, queue: &ShortString) -> Result<Opti
     if core.dialect != Dialect::Busline {
         return Ok(None);
     }
-    settings::read(core.channel().await?, queue).await.map_err(|error| core.why(error))
+    let (channel, clock) = (core.channel().await?, core.clock.as_ref());
+    settings::read(channel, clock, queue).await.map_err(|error| core.why(error))
 }
 
 /// The topic of dead letters of a group, with the group that holds them.

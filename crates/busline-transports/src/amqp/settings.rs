@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use busline_core::clock::Clock;
 use busline_core::transport::{GroupSpec, OnDifference, RetryMode};
 use busline_core::{Error, ErrorKind, KeyPattern, Patterns, Result};
 use futures_util::StreamExt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::ConsumerChannel;
 use super::config::QueueKind;
+use super::declare;
 use super::error::error;
 use super::names;
 
@@ -138,20 +140,23 @@ pub(super) async fn write(
 }
 
 /// The settings of the group with this queue, if it has some; takes a channel, which it closes.
-pub(super) async fn read(channel: lapin::Channel, queue: &ShortString) -> Result<Option<Settings>> {
+pub(super) async fn read(
+    channel: lapin::Channel,
+    clock: &dyn Clock,
+    queue: &ShortString,
+) -> Result<Option<Settings>> {
     let name = names::settings(queue)?;
     channel.basic_qos(1, BasicQosOptions::default()).await.map_err(error)?;
-    let passive = QueueDeclareOptions::default().passive();
-    match channel.queue_declare(name.clone(), passive, FieldTable::default()).await.map_err(error) {
+    match declare::count_on(&channel, clock, &name).await.map_err(error) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
-        Ok(found) => {
-            // Whoever reads it has it for a moment; then there is a consumer too.
-            if found.message_count() == 0 && found.consumer_count() == 0 {
-                drop(channel.close(200, "read".into()).await);
-                return Ok(None);
-            }
+        Ok(None) => return Err(declare::uncounted(&name)),
+        // Whoever reads it has it for a moment; then there is a consumer too.
+        Ok(Some(found)) if found.message_count() == 0 && found.consumer_count() == 0 => {
+            drop(channel.close(200, "read".into()).await);
+            return Ok(None);
         }
+        Ok(Some(_)) => {}
     }
     let options = BasicConsumeOptions::default();
     let consume =

@@ -258,15 +258,15 @@ async fn several_urls_are_tried_in_turn() {
 }
 
 /// The node that may be broken; tests that do take turns.
-struct Breakable {
-    broker: Broker,
+pub(super) struct Breakable {
+    pub(super) broker: Broker,
     directory: std::path::PathBuf,
 }
 
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(super) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl Breakable {
-    fn find() -> Option<Self> {
+    pub(super) fn find() -> Option<Self> {
         let broker = Broker::find("BUSLINE_TEST_RABBITMQ_FAULTS", "127.0.0.1:35682")?;
         let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let ours = || here.join("../../target/brokers/busline-faults");
@@ -281,7 +281,7 @@ impl Breakable {
         None
     }
 
-    async fn ctl(&self, arguments: &[&str]) {
+    pub(super) async fn ctl(&self, arguments: &[&str]) {
         let (program, arguments) = (self.directory.join("ctl"), arguments.join(" "));
         let run = move || {
             let arguments = arguments.split(' ');

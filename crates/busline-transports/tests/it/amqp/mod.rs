@@ -7,6 +7,7 @@
 )]
 
 mod broker;
+mod counts;
 mod eventail;
 mod faults;
 mod input;
