@@ -168,17 +168,16 @@ async fn batches_are_full_or_old() {
         for n in 0..10 {
             probe.context.event("BatchItem", &json!({ "n": n })).await.unwrap();
         }
-        let mut items = Vec::new();
+        let mut batches = Vec::new();
         for size in [4, 4, 2] {
             let batch = service.expect("batch").await;
             assert_eq!(batch["size"], size, "{batch}");
-            items.extend(
-                batch["items"].as_array().unwrap().iter().map(|item| item["n"].as_u64().unwrap()),
-            );
+            let items = batch["items"].as_array().unwrap();
+            batches.push(items.iter().map(|item| item["n"].as_u64().unwrap()).collect::<Vec<_>>());
         }
         // The two that are full are handled at the same time: either may be told first.
-        items.sort_unstable();
-        assert_eq!(items, (0..10).collect::<Vec<_>>());
+        batches.sort_unstable();
+        assert_eq!(batches.concat(), (0..10).collect::<Vec<_>>());
         service.signal(Signal::TERM);
         assert_eq!(service.code().await, Some(0));
         // All of them were settled: the next instance has nothing to do.
