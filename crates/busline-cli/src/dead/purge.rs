@@ -41,6 +41,7 @@ async fn purge(
         return tally.print(app, Some(queue), status, "would be dropped");
     }
     let mut outcome = Ok(());
+    let mut remaining = None;
     if args.which.filter.is_none() && args.which.count.is_none() {
         tally.done = admin.purge(queue, &dead::dead_group()).await?;
         tally.matched = tally.done;
@@ -48,9 +49,14 @@ async fn purge(
         let waiting = queue::waiting(admin, queue).await?;
         let mut sweep = Sweep::open(bus, queue, waiting, app.stop.clone()).await?;
         outcome = drop_chosen(app, args, &mut sweep, &mut tally).await;
-        outcome = outcome.and(sweep.finish().await);
+        let finished = sweep.finish(admin, queue).await;
+        remaining = finished.as_ref().ok().copied();
+        outcome = outcome.and(finished.map(drop));
     }
-    tally.remaining = queue::waiting(admin, queue).await?;
+    tally.remaining = match remaining {
+        Some(remaining) => remaining,
+        None => queue::waiting(admin, queue).await?,
+    };
     tally.print(app, Some(queue), "purged", "dropped")?;
     outcome
 }

@@ -127,11 +127,14 @@ async fn redrive(
     };
     let outcome = run.batches(app, args).await;
     let Run { sweep, mut tally, refused, .. } = run;
-    let finished = sweep.finish().await;
+    let finished = sweep.finish(admin, queue).await;
     tally.refused = refused.total();
-    tally.remaining = queue::waiting(admin, queue).await?;
+    tally.remaining = match &finished {
+        Ok(remaining) => *remaining,
+        Err(_) => queue::waiting(admin, queue).await?,
+    };
     tally.print(app, Some(queue), "redriven", "put back")?;
-    outcome.and(finished)?;
+    outcome.and(finished.map(drop))?;
     refused.outcome(args.max_redrives)
 }
 

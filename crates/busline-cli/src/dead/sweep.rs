@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use busline::{Bus, Consumer, Delivery, Outcome as Settlement, Topic, dead};
+use busline::{Admin, Bus, Consumer, Delivery, Outcome as Settlement, Topic, dead};
 
-use super::chosen;
+use super::{chosen, queue};
 use crate::exit::Outcome;
 use crate::filter::Filter;
 use crate::line::Line;
@@ -13,6 +13,9 @@ use crate::signal::Stop;
 
 /// Letters that do not come for this long are held by somebody else.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether what was given back is there.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// One pass over the letters of a queue.
 pub(super) struct Sweep {
@@ -65,8 +68,8 @@ impl Sweep {
         self.kept.push(delivery);
     }
 
-    /// Gives back what was not chosen, at once.
-    pub(super) async fn finish(mut self) -> Outcome {
+    /// Gives back what was not chosen, at once, and says how many letters wait then.
+    pub(super) async fn finish(mut self, admin: &Admin, queue: &Topic) -> Outcome<u64> {
         self.consumer.stop().await?;
         // The consumer may hold what it fetched beyond the last batch.
         while let Some(delivery) = self.consumer.next().await? {
@@ -75,13 +78,25 @@ impl Sweep {
         let again = Settlement::Retry { after: None };
         let given: Vec<_> =
             self.kept.drain(..).map(|delivery| delivery.settle(again.clone())).collect();
+        let mut back = 0;
         for settled in given {
             match settled.await {
                 // Somebody else has it by now: it is where it should be.
                 Err(error) if error.kind() == busline::ErrorKind::Lost => {}
-                answer => answer?,
+                answer => {
+                    answer?;
+                    back += 1;
+                }
             }
         }
-        Ok(())
+        let since = tokio::time::Instant::now();
+        loop {
+            let waiting = queue::waiting(admin, queue).await?;
+            // A replicated queue takes back later than it says so, and somebody else may have taken one again.
+            if waiting >= back || since.elapsed() >= QUIET {
+                return Ok(waiting);
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
     }
 }

@@ -183,16 +183,27 @@ pub(super) async fn settings_of(core: &Core, queue: &ShortString) -> Result<Opti
     settings::read(channel, clock, queue).await.map_err(|error| core.why(error))
 }
 
-/// The topic of dead letters of a group, with the group that holds them.
-pub(super) async fn dead_letters(core: &Core, group: &GroupName, of: &Topic) -> Result<()> {
+/// The topic of dead letters of a group, with the group that holds them; once in a session, or `again`.
+///
+/// Its exchange alone is not enough: what comes to it before the group is bound is gone. Whoever comes
+/// while it is declared waits for the end of that.
+pub(super) async fn dead_letters(
+    core: &Core,
+    group: &GroupName,
+    of: &Topic,
+    again: bool,
+) -> Result<()> {
     let dead = dead::dead_topic(group, of)?;
-    if core.knows(&dead) {
+    let mut declared = core.dead_letters.lock().await;
+    if !again && declared.contains(&dead) && core.knows(&dead) {
         return Ok(());
     }
     let topic_spec = TopicSpec::new(dead.clone());
     topic(core, &topic_spec, TopologyMode::Create).await?;
-    let spec = GroupSpec { attempts_max: None, ..GroupSpec::new(dead, dead::dead_group()) };
-    self::group(core, &spec, TopologyMode::Create).await
+    let spec = GroupSpec { attempts_max: None, ..GroupSpec::new(dead.clone(), dead::dead_group()) };
+    self::group(core, &spec, TopologyMode::Create).await?;
+    declared.insert(dead);
+    Ok(())
 }
 
 /// What is wrong whatever there is at the broker.

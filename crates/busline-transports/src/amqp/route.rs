@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::dead::{Rejection, dead_letter};
-use busline_core::{Error, ErrorKind, GroupName, Result};
+use busline_core::{Error, ErrorKind, GroupName, Receipt, Result};
 use futures_util::future::BoxFuture;
 
 use super::consuming::About;
@@ -26,7 +26,8 @@ pub(super) fn retry(
         if let Some(after) = after {
             wire.exchange = declare::delay(&core, delay_ms(after)?).await?;
         }
-        core.publish(wire).await
+        let lost = || Error::new(ErrorKind::NotFound, "the queue of the retry is gone");
+        if core.publish(wire).await? == Receipt::Unroutable { Err(lost()) } else { Ok(()) }
     })
 }
 
@@ -41,11 +42,19 @@ pub(super) fn dead(
     let message = mapping::decode(core.dialect, &about.topic, &held.came);
     let (topic, attempts) = (about.topic.clone(), held.before.count.saturating_add(1));
     Box::pin(async move {
-        declare::dead_letters(&core, &group, &topic).await?;
         let time = core.clock.now();
         let rejection = Rejection { group: &group, offset: None, reason: &reason, attempts, time };
         let letter = dead_letter(message, &rejection)?;
-        core.publish(mapping::encode_letter(core.dialect, &letter)?).await
+        let wire = mapping::encode_letter(core.dialect, &letter)?;
+        // Its group may have been deleted since.
+        for again in [false, true] {
+            declare::dead_letters(&core, &group, &topic, again).await?;
+            if core.publish(wire.clone()).await? != Receipt::Unroutable {
+                return Ok(());
+            }
+        }
+        let why = format!("no queue takes what comes to '{}'", letter.topic);
+        Err(Error::new(ErrorKind::NotFound, why).hint("is it deleted all the time?"))
     })
 }
 

@@ -13,7 +13,9 @@ use busline_core::transport::{
     Admin, Batch, Connect, Dialect, Read, Reader, ReplyAddress, Role, Session, SessionEvent, Spec,
     Subscribe, Subscription, TopicSpec, Topology,
 };
-use busline_core::{Capabilities, Capability, Error, ErrorKind, PendingReceipt, Result, Topic};
+use busline_core::{
+    Capabilities, Capability, Error, ErrorKind, PendingReceipt, Receipt, Result, Topic,
+};
 use futures_util::future::BoxFuture;
 use lapin::types::ShortString;
 use lapin::{Channel, ErrorKind as Said};
@@ -74,6 +76,8 @@ pub(super) struct Core {
     /// The channel of declarations; an error closes it.
     control: tokio::sync::Mutex<Option<Channel>>,
     known: Mutex<Known>,
+    /// The topics of dead letters whose group is there and bound.
+    pub(super) dead_letters: tokio::sync::Mutex<HashSet<Topic>>,
     consuming: Mutex<Vec<Weak<Consuming>>>,
 }
 
@@ -121,6 +125,7 @@ impl AmqpSession {
             logs: tokio::sync::OnceCell::new(),
             control: tokio::sync::Mutex::default(),
             known: Mutex::default(),
+            dead_letters: tokio::sync::Mutex::default(),
             consuming: Mutex::default(),
         });
         let admin = AmqpAdmin::new(Arc::clone(&core));
@@ -301,11 +306,11 @@ impl Core {
         self.logs.get_or_try_init(start).await
     }
 
-    /// Publishes to where the broker says that it arrived.
-    pub(super) async fn publish(&self, wire: Wire) -> Result<()> {
-        let mut receipts = self.publisher().await?.send(vec![wire], false).await?;
+    /// Publishes what must arrive in a queue: a confirm alone also comes for what no queue took.
+    pub(super) async fn publish(&self, wire: Wire) -> Result<Receipt> {
+        let mut receipts = self.publisher().await?.send(vec![wire], true).await?;
         match receipts.pop() {
-            Some(receipt) => receipt.await.map(drop).map_err(Error::from),
+            Some(receipt) => receipt.await.map_err(Error::from),
             None => Err(super::connection::gone()),
         }
     }

@@ -11,6 +11,7 @@ mod counts;
 mod eventail;
 mod faults;
 mod input;
+mod letters;
 mod proxy;
 mod steps;
 mod tls;
