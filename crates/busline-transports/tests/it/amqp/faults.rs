@@ -282,12 +282,9 @@ impl Breakable {
     }
 
     pub(super) async fn ctl(&self, arguments: &[&str]) {
-        let (program, arguments) = (self.directory.join("ctl"), arguments.join(" "));
-        let run = move || {
-            let arguments = arguments.split(' ');
-            std::process::Command::new(program).args(arguments).output().unwrap()
-        };
-        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        let mut tool = std::process::Command::new(self.directory.join("ctl"));
+        tool.args(arguments);
+        let output = tokio::task::spawn_blocking(move || tool.output().unwrap()).await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
