@@ -15,7 +15,7 @@ use crate::signal::Stop;
 pub(crate) const DEFAULT_URL: &str = "file:./busline-data";
 
 /// How long closing may take: what was accepted and settled is flushed by then.
-const CLOSE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// What every verb has at hand.
 #[derive(Debug)]

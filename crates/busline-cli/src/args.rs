@@ -8,7 +8,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::demo::args::{DemoArgs, WorkerArgs};
 use crate::reference;
-use crate::service::args::{CommandVerb, ConfigurationVerb, EventVerb, LogsArgs, MonitorArgs};
+use crate::service::args::{
+    CommandVerb, ConfigurationVerb, EventVerb, InspectArgs, LogsArgs, MonitorArgs,
+};
 
 /// Events, commands and replayable logs, on any broker or on none.
 #[derive(Debug, Parser)]
@@ -78,6 +80,9 @@ pub(crate) enum Verb {
     /// Show what services log on the bus
     #[command(after_long_help = reference::text("logs"))]
     Logs(LogsArgs),
+    /// Look into a queue without consuming it
+    #[command(after_long_help = reference::text("inspect"))]
+    Inspect(InspectArgs),
     /// Check or repair the files of an embedded log
     #[command(subcommand)]
     Log(LogVerb),

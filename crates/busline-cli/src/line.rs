@@ -155,6 +155,11 @@ pub(crate) struct Letter<'a> {
 impl<'a> Letter<'a> {
     pub(crate) fn of(message: &'a Message) -> Self {
         let text = |name| message.headers.get(name).and_then(HeaderValue::as_str);
+        if text(dead::HEADER_TOPIC).is_none()
+            && let Some(of_broker) = dead::BrokerLetter::of(message)
+        {
+            return Self::of_broker(&of_broker);
+        }
         Self {
             reason: text(dead::HEADER_REASON),
             origin_topic: text(dead::HEADER_TOPIC),
@@ -166,6 +171,19 @@ impl<'a> Letter<'a> {
                 Some(HeaderValue::Time(time)) => Some(*time),
                 _ => None,
             },
+        }
+    }
+
+    /// One that the broker put aside: it does not say how often it had been delivered.
+    fn of_broker(letter: &dead::BrokerLetter<'a>) -> Self {
+        Self {
+            reason: Some(letter.reason),
+            origin_topic: Some(letter.topic()),
+            origin_group: Some(letter.group()),
+            origin_offset: None,
+            attempt: None,
+            redrives: letter.deaths.saturating_sub(1),
+            rejected_at: letter.time,
         }
     }
 

@@ -81,6 +81,7 @@ async fn dispatch(mut app: App, verb: Verb) -> Outcome {
         Verb::Command(verb) => service::command(&mut app, verb).await,
         Verb::Monitor(args) => service::monitor(&mut app, args).await,
         Verb::Logs(args) => service::logs(&mut app, args).await,
+        Verb::Inspect(args) => service::inspect(&mut app, args).await,
         Verb::Log(verb) => log::run(&mut app, verb).await,
         Verb::Doctor(args) => doctor::run(&mut app, args).await,
         Verb::Bench(args) => bench::run(&mut app, args).await,

@@ -73,7 +73,7 @@ const CHANGE: &[Field] = &[
 ];
 
 const DEAD_CHANGE: &[Field] = &[
-    ("queue", "the dead-letter topic; null when nothing was ever rejected"),
+    ("queue", "the dead-letter topic or queue; null when nothing was ever rejected"),
     ("status", "redriven or purged; with --dry-run would_redrive or would_purge"),
     ("matched", "letters that the filter chose"),
     ("done", "letters that were put back or dropped"),
@@ -172,20 +172,7 @@ const ENTRIES: &[Entry] = &[
     Entry {
         verb: "monitor",
         when: "one a message, as it passes",
-        fields: &[&[
-            ("kind", "event, command, result or configuration"),
-            ("time", "when it was seen, RFC 3339"),
-            ("key", "its key"),
-            ("conversation_id", "or null"),
-            ("correlation_id", "or null"),
-            ("reply_to", "of a command: where its result goes; else null"),
-            ("status", "of a result: success or error; else null"),
-            ("content_type", "or null"),
-            ("meta", "an object: its other headers and properties, as text or null"),
-            ("payload", PAYLOAD),
-            ("invalid", "why services would refuse it, or null"),
-            ("saved", "the file that the payload was saved in, or null"),
-        ]],
+        fields: &[MESSAGE],
         notes: "Nobody misses a message by it, and no queue is left behind. Results are shown of the \
                 commands that are, whatever their keys. A filter is written as for `dead list`.",
     },
@@ -205,6 +192,20 @@ const ENTRIES: &[Entry] = &[
             ("fields", "an object: additional fields, without their underscores"),
         ]],
         notes: "What is no GELF is shown as it is, in short_message; fields that are missing are null.",
+    },
+    Entry {
+        verb: "inspect",
+        when: "one a message, from the head of the queue",
+        fields: &[
+            &[
+                ("topic", "where it was published, as far as that is known"),
+                ("offset", "its place in the queue or in the log"),
+                ("delivered", "how often it was delivered before, at least"),
+            ],
+            MESSAGE,
+        ],
+        notes: "On RabbitMQ any queue can be looked into, by its name. There the messages are taken and \
+                given back: they keep their places, and are marked as redelivered.",
     },
     Entry {
         verb: "log verify",
@@ -271,6 +272,21 @@ const ENTRIES: &[Entry] = &[
     },
 ];
 
+const MESSAGE: &[Field] = &[
+    ("kind", "event, command, result or configuration; in a queue also log, or null"),
+    ("time", "when it was seen, or got into the queue where that is known, RFC 3339"),
+    ("key", "its key"),
+    ("conversation_id", "or null"),
+    ("correlation_id", "or null"),
+    ("reply_to", "of a command: where its result goes; else null"),
+    ("status", "of a result: success or error; else null"),
+    ("content_type", "or null"),
+    ("meta", "an object: its other headers and properties, as text or null"),
+    ("payload", PAYLOAD),
+    ("invalid", "why services would refuse it, or null"),
+    ("saved", "the file that the payload was saved in, or null"),
+];
+
 const PUBLISHED: &[Field] = &[
     ("topic", "events or configurations"),
     ("key", "its name"),
@@ -303,7 +319,8 @@ payload.a.b leads into a JSON payload; quote a name with other signs: headers.'x
 
 const REDRIVE: &str = "\
 Each letter is published to its origin, for the group that had rejected it, and removed after that \
-receipt: a crash between the two duplicates, it never loses. Exit code 1 when letters were refused. \
+receipt: a crash between the two duplicates, it never loses. What RabbitMQ put aside by a policy goes \
+back to its exchange as it is, for all whose keys match. Exit code 1 when letters were refused. \
 A filter is written as for `dead list`.";
 
 /// What stands below the options in the help of a verb.

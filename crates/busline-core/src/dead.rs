@@ -5,6 +5,8 @@
 //! Dead letters wait there for the group [`DEAD_GROUP`]. Redriven, a message goes back to the topic
 //! that it came from, addressed to the group that had rejected it: no other group sees it again.
 
+mod broker;
+
 use bytestring::ByteString;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -13,6 +15,8 @@ use crate::message::Message;
 use crate::name::{GroupName, NAME_BYTES_MAX, Topic};
 use crate::offset::Offset;
 use crate::time::Timestamp;
+
+pub use self::broker::{BrokerLetter, DEFAULT_EXCHANGE};
 
 /// The group on each dead-letter topic that holds the letters until they are redriven or purged.
 pub const DEAD_GROUP: &str = "busline.dead";
@@ -101,8 +105,13 @@ pub struct Origin {
     pub redrives: u32,
 }
 
-/// Where a dead letter came from; `None` when it bears no valid origin.
+/// Where a dead letter came from, of our own dialect or put aside by the broker; `None` when it bears no
+/// valid origin.
 pub fn origin(message: &Message) -> Option<Origin> {
+    own_origin(message).or_else(|| BrokerLetter::of(message)?.origin())
+}
+
+fn own_origin(message: &Message) -> Option<Origin> {
     let text = |name| message.headers.get(name).and_then(HeaderValue::as_str);
     Some(Origin {
         topic: Topic::new(text(HEADER_TOPIC)?).ok()?,
@@ -119,7 +128,11 @@ pub fn redrives(message: &Message) -> u32 {
 
 /// The message to publish to put a dead letter back; `None` when it bears no valid origin.
 pub fn redriven(mut message: Message) -> Option<Message> {
-    let origin = origin(&message)?;
+    let Some(origin) = own_origin(&message) else {
+        // The broker's marks stay: it counts on in them, and others look at nothing else.
+        message.topic = BrokerLetter::of(&message)?.origin()?.topic;
+        return Some(message);
+    };
     message.headers.retain(|name, _| !name.starts_with(HEADER_PREFIX));
     message.headers.insert(HEADER_REDRIVES, origin.redrives.saturating_add(1));
     message.headers.insert(HEADER_ONLY_GROUP, origin.group.as_str());

@@ -1,10 +1,12 @@
 //! `dead list` and `dead show`: nothing is touched.
 
-use busline::{Record, Timestamp, Topic};
+use busline::transport::Peeked;
+use busline::{Record, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::{Letters, chosen, line_of, queue, time_of};
+use super::queue::Queue;
+use super::{Letters, line_of, time_of};
 use crate::app::{App, Missing};
 use crate::args::DeadArgs;
 use crate::exit::Outcome;
@@ -24,10 +26,10 @@ pub(super) enum Detail {
 /// Shows the letters that the arguments choose.
 pub(super) async fn run(app: &mut App, args: DeadArgs, detail: Detail) -> Outcome {
     let bus = app.open(Missing::Fail).await?;
-    let admin = bus.admin().await?;
     let mut shown = 0;
-    if let Some(topic) = queue::resolve(&admin, &args.queue).await? {
-        let mut letters = Letters::new(&admin, &topic);
+    let queue = Queue::find(&bus, &args.queue).await?;
+    if let Some(queue) = &queue {
+        let mut letters = Letters::new(queue);
         'pages: loop {
             let page = letters.next().await?;
             if page.is_empty() {
@@ -37,8 +39,9 @@ pub(super) async fn run(app: &mut App, args: DeadArgs, detail: Detail) -> Outcom
                 if args.count.is_some_and(|count| shown >= count) {
                     break 'pages;
                 }
-                if chosen(args.filter.as_ref(), &line_of(&letter.record)) {
-                    print(app, &letter.record, detail)?;
+                let Peeked { record, .. } = letter;
+                if queue.chooses(args.filter.as_ref(), &record.message, &line_of(record)) {
+                    print(app, queue, record, detail)?;
                     shown += 1;
                 }
             }
@@ -48,10 +51,13 @@ pub(super) async fn run(app: &mut App, args: DeadArgs, detail: Detail) -> Outcom
     if shown == 0 && !app.out.is_json() {
         output::note("there are no such dead letters");
     }
+    if let Some(queue) = queue {
+        queue.close().await?;
+    }
     app.close(&bus).await
 }
 
-fn print(app: &mut App, record: &Record, detail: Detail) -> Outcome {
+fn print(app: &mut App, queue: &Queue, record: &Record, detail: Detail) -> Outcome {
     match (app.out.is_json(), detail) {
         (true, Detail::Summary) => app.out.line(&Summary(record))?,
         (true, Detail::Whole) => app.out.line(&line_of(record))?,
@@ -60,7 +66,7 @@ fn print(app: &mut App, record: &Record, detail: Detail) -> Outcome {
             app.out.text(&text)?;
         }
         (false, Detail::Whole) => {
-            let text = whole(record);
+            let text = whole(queue, record);
             app.out.text(&text)?;
         }
     }
@@ -99,7 +105,7 @@ fn summary(record: &Record, now: Timestamp) -> String {
     line
 }
 
-fn whole(record: &Record) -> String {
+fn whole(queue: &Queue, record: &Record) -> String {
     let message = &record.message;
     let letter = Letter::of(message);
     let none = || "-".to_owned();
@@ -108,7 +114,7 @@ fn whole(record: &Record) -> String {
         vec!["offset".to_owned(), record.offset.to_string()],
         vec!["key".to_owned(), message.key.to_string()],
         vec!["reason".to_owned(), text(letter.reason)],
-        vec!["from topic".to_owned(), origin(&letter, &message.topic)],
+        vec!["from topic".to_owned(), origin(&letter, queue.name())],
         vec!["attempt".to_owned(), letter.attempt.map_or_else(none, |n| n.to_string())],
         vec!["put back".to_owned(), format!("{} times", letter.redrives)],
         vec!["rejected at".to_owned(), letter.rejected_at.map_or_else(none, |t| t.to_string())],
@@ -124,12 +130,12 @@ fn whole(record: &Record) -> String {
     human::table(&[], 2, rows) + "\n"
 }
 
-fn origin(letter: &Letter<'_>, queue: &Topic) -> String {
+fn origin(letter: &Letter<'_>, queue: &str) -> String {
     match (letter.origin_topic, letter.origin_group) {
-        (Some(topic), Some(group)) => {
-            let offset = letter.origin_offset.unwrap_or("an unknown offset");
-            format!("{topic} at {offset}, rejected by group {group}")
-        }
+        (Some(topic), Some(group)) => match letter.origin_offset {
+            Some(offset) => format!("{topic} at {offset}, rejected by group {group}"),
+            None => format!("{topic}, rejected by group {group}"),
+        },
         _ => format!("unknown: {queue} holds a message that is no dead letter"),
     }
 }

@@ -9,9 +9,11 @@ mod sweep;
 use std::collections::BTreeMap;
 
 use busline::transport::Peeked;
-use busline::{Admin, Message, Offset, Record, Timestamp, Topic, dead};
+use busline::{Message, Offset, Record, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
+
+use self::queue::Queue;
 
 use crate::app::App;
 use crate::args::DeadVerb;
@@ -38,16 +40,15 @@ pub(crate) async fn run(app: &mut App, verb: DeadVerb) -> Outcome {
 
 /// The unsettled letters of a queue, page by page, oldest first.
 struct Letters<'a> {
-    admin: &'a Admin,
-    topic: &'a Topic,
+    queue: &'a Queue,
     from: Option<Offset>,
     limit: usize,
     ended: bool,
 }
 
 impl<'a> Letters<'a> {
-    fn new(admin: &'a Admin, topic: &'a Topic) -> Self {
-        Self { admin, topic, from: None, limit: PAGE, ended: false }
+    fn new(queue: &'a Queue) -> Self {
+        Self { queue, from: None, limit: PAGE, ended: false }
     }
 
     /// The next ones; empty at the end.
@@ -55,8 +56,8 @@ impl<'a> Letters<'a> {
         if self.ended {
             return Ok(Vec::new());
         }
-        let group = dead::dead_group();
-        let page = self.admin.peek(self.topic, &group, self.from.as_ref(), self.limit).await?;
+        let Queue { admin, topic, group, .. } = self.queue;
+        let page = admin.peek(topic, group, self.from.as_ref(), self.limit).await?;
         self.ended = page.len() < self.limit;
         self.limit = (self.limit * 2).min(PAGE_MAX);
         if let Some(last) = page.last() {
@@ -134,10 +135,10 @@ struct Tally {
 
 impl Tally {
     /// Prints it: `would` is a dry run. Without a queue there is nothing that could be done.
-    fn print(&self, app: &mut App, queue: Option<&Topic>, status: &str, done: &str) -> Outcome {
+    fn print(&self, app: &mut App, queue: Option<&Queue>, status: &str, done: &str) -> Outcome {
         #[derive(Serialize)]
         struct Line<'a> {
-            queue: Option<&'a Topic>,
+            queue: Option<&'a str>,
             status: &'a str,
             matched: u64,
             done: u64,
@@ -148,7 +149,7 @@ impl Tally {
         let Self { matched, done: count, refused, remaining, reasons } = self;
         if app.out.is_json() {
             return Ok(app.out.line(&Line {
-                queue,
+                queue: queue.map(Queue::name),
                 status,
                 matched: *matched,
                 done: *count,
@@ -169,7 +170,11 @@ impl Tally {
         if *refused > 0 {
             text.push_str(&format!(", {} refused", human::count(*refused)));
         }
-        text.push_str(&format!("; {} left in {queue}", human::plural(*remaining, "letter")));
+        text.push_str(&format!(
+            "; {} left in {}",
+            human::plural(*remaining, queue.holds()),
+            queue.name()
+        ));
         Ok(app.out.text(&text)?)
     }
 }

@@ -1,24 +1,101 @@
-//! Which dead letters are meant: a dead-letter topic, a group, or topic/group.
+//! Which dead letters are meant: a dead-letter topic, a group, topic/group, or a queue of RabbitMQ.
 
 use std::collections::BTreeSet;
 
-use busline::transport::GroupInfo;
-use busline::{Admin, Topic, dead};
+use busline::transport::{Dialect, GroupInfo};
+use busline::{Admin, Bus, ErrorKind, GroupName, Message, Topic, dead};
 
 use crate::exit::{Failure, Outcome};
+use crate::filter::Filter;
+use crate::line::Line;
 
-/// A dead-letter topic, or none where a group exists that never rejected anything.
-pub(super) async fn resolve(admin: &Admin, name: &str) -> Outcome<Option<Topic>> {
-    let topics = admin.topics().await?.into_iter().map(|info| info.topic).collect();
-    let groups = admin.groups(None).await?;
-    Known { topics, groups: groups.iter().map(names).collect() }.resolve(name)
+/// A queue of letters, with the bus that shows it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) bus: Bus,
+    pub(super) admin: Admin,
+    pub(super) topic: Topic,
+    pub(super) group: GroupName,
 }
 
-/// The number of letters that wait in a dead-letter topic.
-pub(super) async fn waiting(admin: &Admin, queue: &Topic) -> Outcome<u64> {
-    let groups = admin.groups(Some(queue)).await?;
-    let info = groups.iter().find(|info| info.group.as_str() == dead::DEAD_GROUP);
-    Ok(info.map_or(0, |info| info.lag + info.in_flight + info.waiting))
+impl Queue {
+    /// The queue of that name, or none where a group exists that never rejected anything.
+    pub(super) async fn find(bus: &Bus, name: &str) -> Outcome<Option<Self>> {
+        let admin = bus.admin().await?;
+        let topics = admin.topics().await?.into_iter().map(|info| info.topic).collect();
+        let groups = admin.groups(None).await?;
+        let found = Known { topics, groups: groups.iter().map(names).collect() }.resolve(name);
+        match found {
+            Ok(Some(topic)) => {
+                Ok(Some(Self { bus: bus.clone(), admin, topic, group: dead::dead_group() }))
+            }
+            Ok(None) => Ok(None),
+            Err(unknown) => Self::of_broker(bus, name).await?.map(Some).ok_or(unknown),
+        }
+    }
+
+    /// A queue of the broker's by its own name: where its policies put what others rejected.
+    async fn of_broker(bus: &Bus, name: &str) -> Outcome<Option<Self>> {
+        let Ok(group) = GroupName::new(name.to_owned()) else { return Ok(None) };
+        // That of programs which show the broker's marks, and which are put back with them.
+        let bus = bus.in_dialect(Dialect::Eventail)?;
+        let admin = bus.admin().await?;
+        let topic = Topic::new(dead::DEFAULT_EXCHANGE)?;
+        let groups = match admin.groups(Some(&topic)).await {
+            Ok(groups) => groups,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let is_there = groups.iter().any(|info| info.group == group);
+        Ok(is_there.then_some(Self { bus, admin, topic, group }))
+    }
+
+    /// Whether it is a queue of the broker's, where anything may be.
+    pub(super) fn is_brokers(&self) -> bool {
+        self.topic.as_str() == dead::DEFAULT_EXCHANGE
+    }
+
+    /// What people call it.
+    pub(super) fn name(&self) -> &str {
+        if self.is_brokers() { self.group.as_str() } else { self.topic.as_str() }
+    }
+
+    /// What it holds: in a queue of the broker's not everything is a letter.
+    pub(super) fn holds(&self) -> &'static str {
+        if self.is_brokers() { "message" } else { "letter" }
+    }
+
+    /// The number of messages that wait in it.
+    pub(super) async fn waiting(&self) -> Outcome<u64> {
+        let groups = self.admin.groups(Some(&self.topic)).await?;
+        let info = groups.iter().find(|info| info.group == self.group);
+        Ok(info.map_or(0, |info| info.lag + info.in_flight + info.waiting))
+    }
+
+    /// Whether a message is a letter that the filter, where there is one, chooses.
+    pub(super) fn chooses(
+        &self,
+        filter: Option<&Filter>,
+        message: &Message,
+        line: &Line<'_>,
+    ) -> bool {
+        self.holds_letter(message) && super::chosen(filter, line)
+    }
+
+    /// In a queue of the broker's a letter bears its marks, and died elsewhere: what was put back bears
+    /// them too.
+    fn holds_letter(&self, message: &Message) -> bool {
+        let died_elsewhere = |letter: dead::BrokerLetter<'_>| letter.queue != self.group.as_str();
+        !self.is_brokers() || dead::BrokerLetter::of(message).is_some_and(died_elsewhere)
+    }
+
+    /// Closes its own bus, where it has one.
+    pub(super) async fn close(&self) -> Outcome {
+        if self.is_brokers() {
+            self.bus.close(crate::app::CLOSE_MAX).await?;
+        }
+        Ok(())
+    }
 }
 
 fn names(info: &GroupInfo) -> (Topic, String) {
@@ -75,7 +152,7 @@ impl Known {
     }
 
     fn dead_topic(&self, topic: &Topic, group: &str) -> Option<Topic> {
-        let group = busline::GroupName::new(group).ok()?;
+        let group = GroupName::new(group).ok()?;
         let dead = dead::dead_topic(&group, topic).ok()?;
         self.topics.contains(&dead).then_some(dead)
     }

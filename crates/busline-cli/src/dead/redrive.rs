@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use busline::{Admin, Bus, Delivery, ErrorKind, Message, Publisher, Receipt, Topic, dead};
+use busline::transport::Batch;
+use busline::{
+    Admin, Bus, Capability, Delivery, ErrorKind, Message, Publisher, Receipt, Topic, dead,
+};
 
+use super::queue::Queue;
 use super::sweep::Sweep;
-use super::{Letters, Tally, chosen, line_of, queue, reason_of};
+use super::{Letters, Tally, line_of, reason_of};
 use crate::app::{App, Missing};
 use crate::args::RedriveArgs;
 use crate::exit::{self, Failure, Outcome};
@@ -16,15 +20,19 @@ use crate::progress::Progress;
 /// Puts letters back, or shows which would be.
 pub(super) async fn run(app: &mut App, args: RedriveArgs) -> Outcome {
     let bus = app.open(Missing::Fail).await?;
-    let admin = bus.admin().await?;
     let mut outcome = Ok(());
-    match queue::resolve(&admin, &args.which.queue).await? {
+    match Queue::find(&bus, &args.which.queue).await? {
         None => {
             let status = if args.dry_run { "would_redrive" } else { "redriven" };
             Tally::default().print(app, None, status, "put back")?;
         }
-        Some(queue) if args.dry_run => dry_run(app, &args, &admin, &queue).await?,
-        Some(queue) => outcome = redrive(app, &args, &bus, &admin, &queue).await,
+        Some(queue) => {
+            outcome = match args.dry_run {
+                true => dry_run(app, &args, &queue).await,
+                false => redrive(app, &args, &queue).await,
+            };
+            outcome = outcome.and(queue.close().await);
+        }
     }
     let closed = app.close(&bus).await;
     outcome.and(closed)
@@ -43,6 +51,7 @@ fn refusal(message: &Message, redrives_max: u32) -> Option<Refusal> {
 enum Refusal {
     TooOften,
     NoOrigin,
+    NobodyTakes,
 }
 
 /// How many letters were refused why, for people.
@@ -67,6 +76,9 @@ impl Refused {
                     "{letters} put back {redrives_max} times or more already (--max-redrives allows more)"
                 ),
                 Refusal::NoOrigin => format!("{letters} without a valid origin"),
+                Refusal::NobodyTakes => {
+                    format!("{letters} that no group or service takes any more")
+                }
             });
         }
         if parts.is_empty() {
@@ -76,10 +88,10 @@ impl Refused {
     }
 }
 
-async fn dry_run(app: &mut App, args: &RedriveArgs, admin: &Admin, queue: &Topic) -> Outcome {
+async fn dry_run(app: &mut App, args: &RedriveArgs, queue: &Queue) -> Outcome {
     let mut tally = Tally::default();
     let mut refused = Refused::default();
-    let mut letters = Letters::new(admin, queue);
+    let mut letters = Letters::new(queue);
     let count = args.which.count.unwrap_or(u64::MAX);
     loop {
         let page = letters.next().await?;
@@ -89,7 +101,7 @@ async fn dry_run(app: &mut App, args: &RedriveArgs, admin: &Admin, queue: &Topic
         for letter in &page {
             let message = &letter.record.message;
             if tally.matched >= count
-                || !chosen(args.which.filter.as_ref(), &line_of(&letter.record))
+                || !queue.chooses(args.which.filter.as_ref(), message, &line_of(&letter.record))
             {
                 continue;
             }
@@ -102,23 +114,18 @@ async fn dry_run(app: &mut App, args: &RedriveArgs, admin: &Admin, queue: &Topic
         }
     }
     tally.refused = refused.total();
-    tally.remaining = queue::waiting(admin, queue).await?;
+    tally.remaining = queue.waiting().await?;
     tally.print(app, Some(queue), "would_redrive", "would be put back")?;
     Ok(())
 }
 
-async fn redrive(
-    app: &mut App,
-    args: &RedriveArgs,
-    bus: &Bus,
-    admin: &Admin,
-    queue: &Topic,
-) -> Outcome {
-    let waiting = queue::waiting(admin, queue).await?;
-    let sweep = Sweep::open(bus, queue, waiting, app.stop.clone()).await?;
+async fn redrive(app: &mut App, args: &RedriveArgs, queue: &Queue) -> Outcome {
+    let waiting = queue.waiting().await?;
+    let sweep = Sweep::open(queue, waiting, app.stop.clone()).await?;
     let mut run = Run {
-        bus,
-        known: known_groups(admin).await?,
+        bus: &queue.bus,
+        mandatory: queue.bus.capabilities().await?.require(Capability::Unroutable).is_ok(),
+        known: known_groups(&queue.admin).await?,
         publishers: BTreeMap::new(),
         sweep,
         tally: Tally::default(),
@@ -127,11 +134,11 @@ async fn redrive(
     };
     let outcome = run.batches(app, args).await;
     let Run { sweep, mut tally, refused, .. } = run;
-    let finished = sweep.finish(admin, queue).await;
+    let finished = sweep.finish().await;
     tally.refused = refused.total();
     tally.remaining = match &finished {
         Ok(remaining) => *remaining,
-        Err(_) => queue::waiting(admin, queue).await?,
+        Err(_) => queue.waiting().await?,
     };
     tally.print(app, Some(queue), "redriven", "put back")?;
     outcome.and(finished.map(drop))?;
@@ -147,9 +154,11 @@ async fn known_groups(admin: &Admin) -> Outcome<BTreeSet<(String, String)>> {
 
 struct Run<'a> {
     bus: &'a Bus,
+    /// Whether the bus says when nobody takes a letter.
+    mandatory: bool,
     known: BTreeSet<(String, String)>,
     publishers: BTreeMap<Topic, Publisher>,
-    sweep: Sweep,
+    sweep: Sweep<'a>,
     tally: Tally,
     refused: Refused,
     redrives_max: u32,
@@ -211,13 +220,17 @@ impl Run<'_> {
             None => self.bus.publisher(origin.clone()).await?,
         };
         self.publishers.insert(origin.clone(), publisher.clone());
-        let receipts = publisher.send(messages).await?;
+        let batch = Batch { mandatory: self.mandatory, messages };
+        let receipts = publisher.send(batch).await?;
         let mut settling = Vec::with_capacity(deliveries.len());
         let mut failed = Ok(());
         for (delivery, receipt) in deliveries.into_iter().zip(receipts) {
             match receipt.await {
                 Ok(Receipt::Stored { .. }) => settling.push(delivery.ack()),
-                Ok(_) => self.sweep.keep(delivery),
+                Ok(_) => {
+                    self.refused.add(Refusal::NobodyTakes);
+                    self.sweep.keep(delivery);
+                }
                 Err(error) => {
                     self.sweep.keep(delivery);
                     failed = failed.and(Err(error.into()));

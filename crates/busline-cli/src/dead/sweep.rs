@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use busline::{Admin, Bus, Consumer, Delivery, Outcome as Settlement, Topic, dead};
+use busline::{Consumer, Delivery, Outcome as Settlement};
 
-use super::{chosen, queue};
+use super::queue::Queue;
 use crate::exit::Outcome;
 use crate::filter::Filter;
 use crate::line::Line;
@@ -18,7 +18,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// One pass over the letters of a queue.
-pub(super) struct Sweep {
+pub(super) struct Sweep<'a> {
+    queue: &'a Queue,
     consumer: Consumer,
     stop: Stop,
     /// Letters that are not there to be seen yet, or were claimed by somebody else.
@@ -27,13 +28,13 @@ pub(super) struct Sweep {
     kept: Vec<Delivery>,
 }
 
-impl Sweep {
+impl<'a> Sweep<'a> {
     /// Joins the group that holds the letters; `waiting` is how many there are.
-    pub(super) async fn open(bus: &Bus, queue: &Topic, waiting: u64, stop: Stop) -> Outcome<Self> {
-        let group = bus.group(queue.clone(), dead::dead_group())?;
+    pub(super) async fn open(queue: &'a Queue, waiting: u64, stop: Stop) -> Outcome<Self> {
+        let group = queue.bus.group(queue.topic.clone(), queue.group.clone())?;
         // What is not chosen stays in flight to the end: only chunks bound memory.
         let group = group.max_in_flight(u32::MAX).max_in_flight_bytes(u64::MAX);
-        Ok(Self { consumer: group.join().await?, stop, unseen: waiting, kept: Vec::new() })
+        Ok(Self { queue, consumer: group.join().await?, stop, unseen: waiting, kept: Vec::new() })
     }
 
     /// The next chosen letters, at most `limit` unless a chunk brings more; empty at the end.
@@ -52,7 +53,7 @@ impl Sweep {
             let Some(delivery) = next? else { break };
             self.unseen -= 1;
             let line = Line::letter(&delivery.message, delivery.offset.as_ref(), delivery.time);
-            if chosen(filter, &line) {
+            if self.queue.chooses(filter, &delivery.message, &line) {
                 batch.push(delivery);
             } else {
                 self.keep(delivery);
@@ -69,7 +70,7 @@ impl Sweep {
     }
 
     /// Gives back what was not chosen, at once, and says how many letters wait then.
-    pub(super) async fn finish(mut self, admin: &Admin, queue: &Topic) -> Outcome<u64> {
+    pub(super) async fn finish(mut self) -> Outcome<u64> {
         self.consumer.stop().await?;
         // The consumer may hold what it fetched beyond the last batch.
         while let Some(delivery) = self.consumer.next().await? {
@@ -91,7 +92,7 @@ impl Sweep {
         }
         let since = tokio::time::Instant::now();
         loop {
-            let waiting = queue::waiting(admin, queue).await?;
+            let waiting = self.queue.waiting().await?;
             // A replicated queue takes back later than it says so, and somebody else may have taken one again.
             if waiting >= back || since.elapsed() >= QUIET {
                 return Ok(waiting);

@@ -128,3 +128,16 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 }
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The queue: its name at the broker, GROUP.TOPIC, TOPIC/GROUP, or a topic of dead letters
+    pub(crate) queue: String,
+    /// Show at most this many, from the head of the queue
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Keep each payload in a file of this directory, in the format that it came in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save: Option<PathBuf>,
+}

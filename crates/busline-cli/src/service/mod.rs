@@ -1,7 +1,9 @@
-//! The verbs of services: `event publish`, `configuration publish`, `command send`, `monitor`, `logs`.
+//! The verbs of services: `event publish`, `configuration publish`, `command send`, `monitor`, `logs`,
+//! `inspect`.
 
 pub(crate) mod args;
 mod command;
+mod inspect;
 mod logs;
 mod monitor;
 mod payload;
@@ -18,6 +20,7 @@ use crate::app::{App, Missing};
 use crate::args::patterns;
 use crate::exit::Outcome;
 
+pub(crate) use inspect::run as inspect;
 pub(crate) use logs::run as logs;
 pub(crate) use monitor::run as monitor;
 

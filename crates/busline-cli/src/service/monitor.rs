@@ -124,7 +124,7 @@ impl Asked {
 }
 
 /// The JSON line; what cannot be decoded is shown too, and why.
-fn line(
+pub(super) fn line(
     kind: Kind,
     message: &Message,
     decoded: Result<Incoming, wire::Invalid>,
@@ -180,7 +180,7 @@ fn show(app: &mut App, args: &MonitorArgs, mut line: Value, message: &Message) -
     Ok(true)
 }
 
-fn save(directory: &Path, line: &Value, message: &Message) -> Outcome<PathBuf> {
+pub(super) fn save(directory: &Path, line: &Value, message: &Message) -> Outcome<PathBuf> {
     let text = |name: &str| line[name].as_str().filter(|text| !text.is_empty());
     let result = if text("kind") == Some("result") { "-result" } else { "" };
     let conversation = text("conversation_id").unwrap_or("na");
@@ -189,7 +189,7 @@ fn save(directory: &Path, line: &Value, message: &Message) -> Outcome<PathBuf> {
     payload::save(directory, &name, format, &message.payload)
 }
 
-fn human(app: &App, line: &Value) -> String {
+pub(super) fn human(app: &App, line: &Value) -> String {
     let text = |name: &str| one_line(line[name].as_str().unwrap_or_default());
     let dim = |text: String| app.out.styled(&text, Style::new().dimmed());
     let mut shown = format!(

@@ -39,6 +39,11 @@ pub(super) fn shown(body: &Body) -> Json {
     body.value().map_or(Json::Null, |value| of(&value))
 }
 
+/// Bytes as JSON.
+pub(super) fn base64(bytes: &[u8]) -> Json {
+    json!({"base64": STANDARD.encode(bytes)})
+}
+
 fn of(value: &Value) -> Json {
     match value {
         Value::Integer(number) => {
@@ -53,7 +58,7 @@ fn of(value: &Value) -> Json {
         Value::Float(number) => number.to_string().into(),
         Value::Text(text) => text.clone().into(),
         Value::Bool(value) => (*value).into(),
-        Value::Bytes(bytes) => json!({"base64": STANDARD.encode(bytes)}),
+        Value::Bytes(bytes) => base64(bytes),
         Value::Tag(tag, value) => json!({"tag": tag, "value": of(value)}),
         Value::Array(items) => items.iter().map(of).collect(),
         Value::Map(entries) => {

@@ -16,6 +16,7 @@ mod groups;
 mod kills;
 mod manual;
 mod publish;
+mod queues;
 mod read;
 mod services;
 mod support;

@@ -39,6 +39,7 @@ const AT_ONCE: usize = 16;
 
 /// What there is in the virtual host.
 struct Everything {
+    /// Without the exchange that has no name.
     topics: Vec<Topic>,
     groups: BTreeMap<Topic, Vec<Found>>,
     /// Queues that held messages some seconds ago.
@@ -95,6 +96,16 @@ impl AmqpAdmin {
         let filled = queues.into_iter().filter(|queue| queue.messages_ready > 0);
         let filled = filled.map(|queue| queue.name).collect();
         Ok(Everything { topics, groups, filled })
+    }
+
+    /// All queues as groups of the exchange that each of them is bound to.
+    async fn queues(&self, default: &Topic) -> Result<BTreeMap<Topic, Vec<Found>>> {
+        let queues: Vec<Queue> = management::list(&self.core.config, "queues").await?;
+        let found = |queue: Queue| {
+            let group = GroupName::new(queue.name.clone()).ok()?;
+            Some(Found { group, queue, patterns: Vec::new() })
+        };
+        Ok(BTreeMap::from([(default.clone(), queues.into_iter().filter_map(found).collect())]))
     }
 
     /// Ready messages and members; a look renews the lease of a queue that expires, so none there.
@@ -172,6 +183,10 @@ impl AmqpAdmin {
             let Some(got) = got.map_err(error)? else { break };
             left_behind = got.message_count;
             let delivery = got.delivery;
+            // Of any queue it is worth knowing where its messages were published.
+            let from =
+                names::is_default(topic).then(|| Topic::new(delivery.exchange.as_str()).ok());
+            let from = from.flatten().unwrap_or_else(|| topic.clone());
             last = Some(delivery.delivery_tag);
             let came = Came {
                 key: delivery.routing_key,
@@ -180,7 +195,7 @@ impl AmqpAdmin {
                 redelivered: delivery.redelivered,
             };
             let record = Record {
-                message: mapping::decode(self.core.dialect, topic, &came),
+                message: mapping::decode(self.core.dialect, &from, &came),
                 offset: Offset::new(0, peeked.len() as u64),
                 time: mapping::sent_at(&came).unwrap_or_default(),
             };
@@ -244,6 +259,9 @@ impl AmqpAdmin {
     }
 
     async fn delete_whole_topic(&self, topic: &Topic, condition: DeleteIf) -> Result<()> {
+        if names::is_default(topic) {
+            return Err(Error::refused("topic delete", "amqp", "this exchange is always there"));
+        }
         self.core.forget_topic(topic);
         declare::check_topic(&self.core, topic).await?;
         let mut groups = self.found().await?.groups;
@@ -299,7 +317,10 @@ impl Admin for AmqpAdmin {
                 self.core.forget_topic(topic);
                 declare::check_topic(&self.core, topic).await?;
             }
-            let groups = self.found().await?.groups;
+            let groups = match topic {
+                Some(topic) if names::is_default(topic) => self.queues(topic).await?,
+                _ => self.found().await?.groups,
+            };
             let mut infos = Vec::new();
             for (of, found) in &groups {
                 if topic.is_some_and(|topic| topic != of) {

@@ -64,7 +64,7 @@ pub(super) async fn declare(core: &Core, topology: &Topology) -> Result<()> {
 
 /// Whether the exchange of a topic is there; `NotFound` names the topic.
 pub(super) async fn check_topic(core: &Core, topic: &Topic) -> Result<()> {
-    if core.knows(topic) {
+    if core.knows(topic) || names::is_default(topic) {
         return Ok(());
     }
     let exchange = names::exchange(topic)?;
@@ -236,6 +236,9 @@ async fn topic(core: &Core, spec: &TopicSpec, mode: TopologyMode) -> Result<()> 
         let why = format!("amqp: has no topic option '{option}'");
         return Err(Error::new(ErrorKind::Limit, why).context("topic", &spec.topic));
     }
+    if names::is_default(&spec.topic) {
+        return Ok(());
+    }
     let with_log = spec.replay || core.config.replay;
     if spec.retention.is_some_and(|keep| keep.ignore_groups) {
         let way_out = "let consumers keep up, or set a policy on their queues";
@@ -290,6 +293,11 @@ async fn group(core: &Core, spec: &GroupSpec, mode: TopologyMode) -> Result<()> 
     let queue = names::queue(core.dialect, &spec.topic, &spec.group)?;
     let wanted = Settings::of(spec, kind);
     let exists = look(core, &queue).await?.is_some();
+    if names::is_default(&spec.topic) {
+        // Somebody else's: there is nothing to declare.
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no queue '{queue}'"));
+        return if exists { Ok(()) } else { Err(missing()) };
+    }
     if mode == TopologyMode::Verify {
         if !exists {
             return Err(Error::new(

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use busline_core::dead::HEADER_ONLY_GROUP;
+use busline_core::dead::{BrokerLetter, HEADER_ONLY_GROUP};
 use busline_core::message::RareProperties;
 use busline_core::transport::Dialect;
 use busline_core::{Error, ErrorKind, HeaderValue, Key, Message, Properties, Timestamp, Topic};
@@ -318,23 +318,31 @@ fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
     if message.topic.as_str() == super::session::LOGS {
         return Ok(BasicProperties::default());
     }
+    // A letter is put back as it was.
+    let is_letter = BrokerLetter::of(message).is_some();
     let mut headers = FieldTable::default();
-    for (name, value) in message.headers.iter() {
+    for (name, value) in message.headers.iter().filter(|(name, _)| !is_letter || **name != *USER_ID)
+    {
         headers.insert(super::names::short(name)?, native(value)?);
     }
     let conversation = from.conversation_id.as_deref();
-    if conversation.is_some() || !headers.contains_key(CONVERSATION_ID) {
+    if conversation.is_some() || !is_letter && !headers.contains_key(CONVERSATION_ID) {
         let id = conversation.unwrap_or_default();
         headers.insert(CONVERSATION_ID.into(), super::names::text(id));
     }
     check_size(&headers)?;
     let text = |text: &Option<ByteString>| super::names::short(text.as_deref().unwrap_or_default());
+    if is_letter {
+        let properties = common(from)?.with_headers(headers).with_delivery_mode(2);
+        let seconds = from.timestamp.and_then(whole_seconds);
+        return Ok(seconds.into_iter().fold(properties, BasicProperties::with_timestamp));
+    }
     Ok(BasicProperties::default()
+        .with_headers(headers)
+        .with_delivery_mode(2)
         .with_content_type(super::names::short(
             from.content_type.as_deref().unwrap_or("application/cbor"),
         )?)
-        .with_headers(headers)
-        .with_delivery_mode(2)
         .with_correlation_id(text(&from.correlation_id)?)
         .with_reply_to(text(&from.reply_to)?))
 }

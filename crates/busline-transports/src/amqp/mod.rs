@@ -12,6 +12,7 @@
 //! | attempt | a quorum queue counts; elsewhere a header counts retries, and a redelivery is "at least" |
 //! | retry, delayed | a copy through a queue of that delay, confirmed before the original is acked |
 //! | dead letter | a message to the exchange `{group}.{topic}.dead`, confirmed before the original is acked |
+//! | the topic `amq.default` | the exchange without a name: all queues are its groups, by their names |
 //! | log | the stream queue `{topic}.log`, bound when the topic is declared with replay |
 //!
 //! In the dialect `eventail` it is what Python services of that name do: the topics `events`, `commands`,

@@ -1,6 +1,6 @@
 //! What our words are called at the broker: exchanges, queues and their arguments, by dialect.
 
-use busline_core::dead::DEAD_GROUP;
+use busline_core::dead::{DEAD_GROUP, DEFAULT_EXCHANGE};
 use busline_core::transport::{Dialect, GroupSpec, RetryMode};
 use busline_core::{Error, ErrorKind, GroupName, Result, Topic};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -17,7 +17,16 @@ pub(super) fn short(name: &str) -> Result<ShortString> {
 
 /// The exchange of a topic: its very name.
 pub(super) fn exchange(topic: &Topic) -> Result<ShortString> {
+    if is_default(topic) {
+        return Ok(ShortString::default());
+    }
     short(topic.as_str())
+}
+
+/// Whether a topic is the exchange to which every queue is bound by its name: its groups are all queues
+/// that there are, whoever declared them.
+pub(super) fn is_default(topic: &Topic) -> bool {
+    topic.as_str() == DEFAULT_EXCHANGE
 }
 
 /// The queue of a group, `{group}.{topic}`.
@@ -27,6 +36,9 @@ pub(super) fn exchange(topic: &Topic) -> Result<ShortString> {
 /// dead letters has the name of their topic.
 pub(super) fn queue(dialect: Dialect, topic: &Topic, group: &GroupName) -> Result<ShortString> {
     let (name, of) = (group.as_str(), topic.as_str());
+    if is_default(topic) {
+        return short(name);
+    }
     if dialect != Dialect::Busline {
         return short(&format!("{name}.{of}"));
     }

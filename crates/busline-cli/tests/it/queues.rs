@@ -1,0 +1,142 @@
+//! Queues of other programs on RabbitMQ: what a policy of the broker's put aside, and what waits anywhere.
+
+use serde_json::{Value, json};
+
+use crate::broker::Vhost;
+use crate::support::Place;
+
+/// A queue that gets all events, as a service of another language declares it, and the policy that such services ask
+/// their operators for.
+fn policed() -> Option<(Vhost, Place)> {
+    let vhost = Vhost::new()?;
+    let ask = |method: &str, what: &str, body: Value| vhost.ask(method, what, &body.to_string());
+    let durable = || json!({"durable": true});
+    for exchange in ["events", "am-dlx"] {
+        let topic = json!({"type": "topic", "durable": true});
+        ask("PUT", &format!("exchanges/{exchange}"), topic);
+    }
+    for (queue, exchange) in [("lab.events", "events"), ("dead-letters", "am-dlx")] {
+        ask("PUT", &format!("queues/{queue}"), durable());
+        let everything = json!({"routing_key": "#"});
+        ask("POST", &format!("bindings/e/{exchange}/q/{queue}"), everything);
+    }
+    let policy = json!({
+        "pattern": r".*\.events|.*\.commands",
+        "definition": {"dead-letter-exchange": "am-dlx"},
+        "apply-to": "queues",
+    });
+    ask("PUT", "policies/am-dlx", policy);
+    let place = Place::on(vhost.url(""));
+    Some((vhost, place))
+}
+
+/// Events of these keys, with numbers.
+fn publish(place: &Place, keys: &[&str]) {
+    for (n, key) in keys.iter().enumerate() {
+        let payload = json!({ "n": n }).to_string();
+        let args = ["event", "publish", key, "-", "--conversation", "c", "--mandatory"];
+        assert_eq!(place.run_with(&args, payload.as_bytes()).code, 0);
+    }
+}
+
+/// As such a service does with what it cannot handle.
+fn reject(vhost: &Vhost, count: usize) {
+    let count = count.to_string();
+    let args = ["consume", "events", "--group", "lab", "--count", &count, "--reject", "no"];
+    Place::on(vhost.url("&dialect=eventail")).json(&args);
+}
+
+#[test]
+fn what_the_broker_put_aside_is_listed_looked_into_and_saved() {
+    let Some((vhost, place)) = policed() else { return };
+    publish(&place, &["Boom", "Bang"]);
+    let waiting = place.json(&["inspect", "lab.events", "--count", "1"]);
+    assert_eq!((waiting.len(), &waiting[0]["key"]), (1, &json!("Boom")));
+    reject(&vhost, 2);
+    let letters = place.json(&["dead", "list", "dead-letters"]);
+    let keys: Vec<_> = letters.iter().map(|letter| letter["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["Boom", "Bang"]);
+    for letter in &letters {
+        assert_eq!((&letter["reason"], &letter["redrives"]), (&json!("rejected"), &json!(0)));
+        assert_eq!(letter["origin_topic"], "events");
+        assert_eq!((&letter["origin_group"], &letter["attempt"]), (&json!("lab"), &Value::Null));
+        assert!(letter["rejected_at"].is_string(), "{letter}");
+    }
+    let shown = place.json(&["dead", "show", "dead-letters", "--filter", "key == 'Bang'"]);
+    assert_eq!((shown.len(), &shown[0]["conversation_id"]), (1, &json!("c")));
+
+    let looked = place.json(&["inspect", "dead-letters", "--save", "kept"]);
+    assert_eq!((&looked[1]["kind"], &looked[1]["payload"]), (&json!("event"), &json!({"n": 1})));
+    assert_eq!((&looked[1]["topic"], &looked[1]["offset"]), (&json!("am-dlx"), &json!("0.1")));
+    let saved = place.path().join(looked[1]["saved"].as_str().unwrap());
+    assert_eq!(saved.file_name().unwrap(), "Bang.c.cbor");
+    assert_eq!(std::fs::read(saved).unwrap(), b"\xa1\x61n\x01");
+    let human = place.run(&["inspect", "dead-letters"]);
+    assert_eq!(human.code, 0);
+    assert!(human.stdout.contains("Boom") && human.stderr.contains("redelivered"), "{human:?}");
+    assert_eq!(place.json(&["dead", "list", "dead-letters"]).len(), 2, "nothing was taken");
+}
+
+#[test]
+fn what_the_broker_put_aside_goes_back_with_its_marks_and_not_for_ever() {
+    let Some((vhost, place)) = policed() else { return };
+    publish(&place, &["Boom", "Bang"]);
+    reject(&vhost, 2);
+    let dry = place.json(&["dead", "redrive", "dead-letters", "--dry-run"]);
+    assert_eq!((&dry[0]["done"], &dry[0]["reasons"]), (&json!(2), &json!({"rejected": 2})));
+    let chosen = ["dead", "redrive", "dead-letters", "--filter", "key == 'Boom'"];
+    let done = place.json(&chosen);
+    assert_eq!((&done[0]["queue"], &done[0]["done"]), (&json!("dead-letters"), &json!(1)));
+    assert_eq!(done[0]["remaining"], 1);
+    let back = &place.json(&["inspect", "lab.events"])[0];
+    assert_eq!((&back["topic"], &back["payload"]), (&json!("events"), &json!({"n": 0})));
+    assert_eq!(back["meta"]["x-first-death-queue"], "lab.events");
+    // It is no letter while it waits for its service, whatever marks it bears.
+    assert_eq!(place.json(&["dead", "purge", "lab.events", "--yes"])[0]["matched"], 0);
+    reject(&vhost, 1);
+    let letters = place.json(&["dead", "list", "dead-letters", "--filter", "key == 'Boom'"]);
+    assert_eq!(letters[0]["redrives"], 1);
+    let again = place.run(&[&chosen[..], &["--max-redrives", "1"]].concat());
+    again.fails(1, &["refused: 1 letter put back 1 times or more"]);
+
+    // Confirmed alone would say nothing: no queue takes it.
+    vhost.ask("DELETE", "queues/lab.events", "");
+    place.run(&["dead", "redrive", "dead-letters"]).fails(1, &["2 letters that no group or"]);
+    assert_eq!(place.json(&["dead", "list", "dead-letters"]).len(), 2);
+}
+
+#[test]
+fn only_letters_are_dropped_whatever_else_is_in_the_queue() {
+    let Some((vhost, place)) = policed() else { return };
+    publish(&place, &["Boom"]);
+    reject(&vhost, 1);
+    let args = ["publish", "amq.default", "--key", "dead-letters", "--data", "odd", "--mandatory"];
+    assert_eq!(place.json(&args)[0]["status"], "stored");
+    let odd = &place.json(&["inspect", "dead-letters"])[1];
+    assert_eq!((&odd["kind"], &odd["payload"]), (&Value::Null, &json!("odd")));
+    assert!(odd["invalid"].is_string(), "{odd}");
+    let done = place.json(&["dead", "purge", "dead-letters", "--yes"]);
+    assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(1), &json!(1)));
+    place.run(&["inspect", "nothing"]).fails(2, &["there is no queue 'nothing'", "'lab.events'"]);
+    place.run(&["dead", "list", "nothing"]).fails(2, &["'nothing' is no dead-letter topic"]);
+    let nobody = ["publish", "amq.default", "--key", "nothing", "--data", "x", "--mandatory"];
+    place.run(&nobody).fails(4, &[]);
+}
+
+#[test]
+fn queues_of_the_embedded_bus_are_looked_into() {
+    let place = Place::new();
+    place.json(&["consume", "events", "--group", "lab", "--timeout", "1ms"]);
+    publish(&place, &["Boom", "Bang"]);
+    for name in ["lab.events", "events/lab"] {
+        let waiting = place.json(&["inspect", name]);
+        assert_eq!((waiting.len(), &waiting[1]["payload"]), (2, &json!({"n": 1})));
+        assert_eq!(waiting[1]["kind"], "event");
+    }
+    let args = ["consume", "events", "--group", "lab", "--count", "1", "--reject", "no"];
+    place.json(&args);
+    let dead = place.json(&["inspect", "lab.events.dead"]);
+    assert_eq!((&dead[0]["kind"], &dead[0]["key"]), (&json!("event"), &json!("Boom")));
+    assert_eq!(place.json(&["inspect", "lab.events"]).len(), 1);
+    place.run(&["inspect", "nothing"]).fails(2, &["there is no queue 'nothing'", "'lab.events'"]);
+}
