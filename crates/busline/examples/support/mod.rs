@@ -32,7 +32,12 @@ impl Common {
 
     /// Runs it to its end; what makes running impossible is said on standard error.
     pub(crate) async fn run(&self, app: App) -> ExitCode {
-        match self.serve(app).await {
+        self.run_until(app, async {}).await
+    }
+
+    /// As [`Common::run`]; asked to stop, it does this first.
+    pub(crate) async fn run_until(&self, app: App, first: impl Future<Output = ()>) -> ExitCode {
+        match self.serve(app, first).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -41,7 +46,7 @@ impl Common {
         }
     }
 
-    async fn serve(&self, app: App) -> busline::Result<()> {
+    async fn serve(&self, app: App, first: impl Future<Output = ()>) -> busline::Result<()> {
         let mut config = BusConfig::new(&self.bus.join(","));
         config.client_name = env!("CARGO_CRATE_NAME").to_owned();
         let mut stopping = std::pin::pin!(stopped());
@@ -62,6 +67,10 @@ impl Common {
             if tokio::time::timeout(pause, &mut stopping).await.is_ok() {
                 return Ok(());
             }
+        };
+        let stopping = async {
+            stopping.await;
+            first.await;
         };
         app.run_until(bus, stopping).await
     }

@@ -13,6 +13,9 @@ use super::core::{Core, within};
 use super::wire::{self, Incoming, Kind, Status};
 use crate::consume::Consumer;
 
+/// Between two attempts to receive results again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Why a call has no result.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -102,28 +105,49 @@ where
 /// Subscribes to the return key of this instance; the key.
 async fn listen(core: &Arc<Core>) -> Result<String> {
     let key = format!("reply.{}.{}", core.service(), new_message_id());
-    let patterns = Patterns::new(vec![KeyPattern::try_from(key.as_str())?]);
-    let consumer =
-        core.bus.broadcast(wire::topic(Kind::Command))?.patterns(patterns).subscribe().await?;
-    let running = tokio::spawn(take_results(Arc::clone(core), consumer));
+    let mut consumer = subscribe(core, &key).await?;
+    let (core, return_key) = (Arc::clone(core), key.clone());
+    let running = tokio::spawn(async move {
+        while let Err(error) = take_results(&core, &mut consumer).await {
+            tracing::error!(%error, "results of calls are not received");
+            let Some(again) = subscribe_again(&core, &return_key).await else { return };
+            consumer = again;
+        }
+    });
     // It ends with the service: nobody waits for it.
     drop(running);
     Ok(key)
 }
 
+async fn subscribe(core: &Core, key: &str) -> Result<Consumer> {
+    let patterns = Patterns::new(vec![KeyPattern::try_from(key)?]);
+    core.bus.broadcast(wire::topic(Kind::Command))?.patterns(patterns).subscribe().await
+}
+
+/// Somebody deleted the queue: what is answered meanwhile is lost, what is called later is not.
+async fn subscribe_again(core: &Core, key: &str) -> Option<Consumer> {
+    loop {
+        tokio::select! {
+            biased;
+            () = core.stopper.ending() => return None,
+            () = core.clock().sleep(AGAIN) => {}
+        }
+        match subscribe(core, key).await {
+            Ok(consumer) => return Some(consumer),
+            Err(error) => tracing::error!(%error, "results of calls are still not received"),
+        }
+    }
+}
+
 /// Hands results to those who wait, until nothing is waited for any more.
-async fn take_results(core: Arc<Core>, mut consumer: Consumer) {
+async fn take_results(core: &Core, consumer: &mut Consumer) -> Result<()> {
     loop {
         let delivery = tokio::select! {
             biased;
-            () = core.stopper.ending() => return,
-            next = consumer.next() => match next {
-                Ok(Some(delivery)) => delivery,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(%error, "results of calls can no longer be received");
-                    return;
-                }
+            () = core.stopper.ending() => return Ok(()),
+            next = consumer.next() => match next? {
+                Some(delivery) => delivery,
+                None => return Ok(()),
             },
         };
         // What is no result, or nobody's any more, is of no use to anybody.

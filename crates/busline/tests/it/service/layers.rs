@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use busline::Topic;
 use busline::service::{
     App, CallError, FromRequest, Lease, Level, Manual, Payload, Rejection, Request, Router,
 };
+use busline::transport::DeleteIf;
 use tokio::sync::mpsc;
 use tower::ServiceBuilder;
 use tower::limit::ConcurrencyLimitLayer;
@@ -146,4 +148,26 @@ async fn a_message_whose_handler_is_not_called_is_not_left_to_it() {
         assert_eq!((group.in_flight, group.lag), (0, 0), "{group:?}");
     }
     probe.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_answered_again_after_somebody_deleted_their_queue() {
+    let world = World::in_memory().await;
+    let service =
+        world.start(App::new("s").command("s.Fine", async || Ok::<_, Rejection>(1))).await;
+    let probe = world.probe("probe").await;
+    let fine: u32 = probe.context.call("s.Fine", &(), LONG).await.unwrap();
+    let bus = world.bus().await;
+    let (admin, commands) = (bus.admin().await.unwrap(), Topic::new("commands").unwrap());
+    let groups = admin.groups(Some(&commands)).await.unwrap();
+    let broadcasts: Vec<_> = groups.iter().filter(|group| group.broadcast).collect();
+    assert_eq!((fine, broadcasts.len()), (1, 1));
+    admin.delete_group(&commands, &broadcasts[0].group, DeleteIf::default()).await.unwrap();
+    // Until it listens again nobody can answer it.
+    let short = Duration::from_millis(100);
+    let again =
+        async { while probe.context.call::<_, u32>("s.Fine", &(), short).await.is_err() {} };
+    soon("an answer", again).await;
+    probe.stop().await;
+    service.stop().await.unwrap();
 }
