@@ -4,6 +4,8 @@
 //! that no service takes the command, 504 that it was not answered in time (and nobody knows whether it
 //! is done), 503 that the gateway is not ready. `X-Conversation-Id` goes both ways.
 
+#![allow(clippy::print_stderr, reason = "an example says why it does not start")]
+
 mod support;
 
 use std::net::SocketAddr;
