@@ -8,6 +8,7 @@ use std::time::Duration;
 use busline_core::{GroupName, Result};
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -249,6 +250,27 @@ impl App {
     pub fn stop_max(mut self, limit: Duration) -> Self {
         self.settings.stop_max = limit;
         self
+    }
+
+    /// The name of the service.
+    pub fn name(&self) -> &str {
+        self.environment.service()
+    }
+
+    /// Tells when it is ready, after what it does then.
+    pub(super) fn tell_ready(mut self, ready: mpsc::UnboundedSender<Context>) -> Self {
+        let hook = self.on_ready.take();
+        self.on_ready(move |context| {
+            let (hook, ready) = (hook.clone(), ready.clone());
+            async move {
+                if let Some(hook) = hook {
+                    hook(context.clone()).await?;
+                }
+                // Nobody may wait for it any more.
+                drop(ready.send(context));
+                Ok::<_, BoxError>(())
+            }
+        })
     }
 
     /// A handle that stops the service.

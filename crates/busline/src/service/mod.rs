@@ -50,6 +50,7 @@ mod returned;
 mod router;
 mod run;
 mod stop;
+pub mod testing;
 mod timer;
 pub mod wire;
 

@@ -6,3 +6,4 @@ pub(crate) mod harness;
 mod layers;
 pub(crate) mod processes;
 mod states;
+mod testing;
