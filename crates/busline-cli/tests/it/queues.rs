@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::broker::Vhost;
-use crate::support::Place;
+use crate::support::{Place, Running, python, spawn};
 
 /// A queue that gets all events, as a service of another language declares it, and the policy that such services ask
 /// their operators for.
@@ -139,4 +139,48 @@ fn queues_of_the_embedded_bus_are_looked_into() {
     assert_eq!((&dead[0]["kind"], &dead[0]["key"]), (&json!("event"), &json!("Boom")));
     assert_eq!(place.json(&["inspect", "lab.events"]).len(), 1);
     place.run(&["inspect", "nothing"]).fails(2, &["there is no queue 'nothing'", "'lab.events'"]);
+}
+
+/// A service of the real Python library, ready.
+fn lab(vhost: &Vhost, fails: &[&str]) -> Option<Running> {
+    let mut command = python("probe.py")?;
+    let options = json!({"events": ["Boom"], "commands": ["lab.#"], "fails": fails});
+    // Options of ours are not for others.
+    let url = vhost.url("");
+    command.arg(url.split('?').next().unwrap()).arg("lab").arg(options.to_string());
+    let mut running = spawn(&mut command);
+    assert_eq!(running.json()["kind"], "ready");
+    Some(running)
+}
+
+#[test]
+fn letters_of_python_services_go_back_to_them() {
+    let Some((vhost, place)) = policed() else { return };
+    let Some(mut failing) = lab(&vhost, &["Boom", "Bang"]) else { return };
+    publish(&place, &["Boom"]);
+    let send = ["command", "send", "lab.Bang", "-", "--timeout", "1s", "--conversation", "c2"];
+    // It is tried twice and given up without an answer.
+    place.run_with(&send, b"[2]").fails(3, &["no result of lab.Bang"]);
+    let tries: Vec<_> = (0..4).map(|_| failing.json()["key"].to_string()).collect();
+    assert_eq!(tries.iter().filter(|key| **key == "\"Boom\"").count(), 2, "{tries:?}");
+    let letters = || place.json(&["dead", "list", "dead-letters"]);
+    while letters().len() < 2 {}
+    drop(failing);
+    let mut fine = lab(&vhost, &[]).unwrap();
+    let done = place.json(&["dead", "redrive", "dead-letters"]);
+    assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(2), &json!(0)));
+    let mut back = [fine.json(), fine.json()];
+    back.sort_by_key(|line| line["kind"].to_string());
+    let [command, event] = &back;
+    // {"n": 0} and [2], as they were sent.
+    assert_eq!((&event["key"], &event["payload"]), (&json!("Boom"), &json!("a1616e00")));
+    assert_eq!((&command["key"], &command["payload"]), (&json!("lab.Bang"), &json!("8102")));
+    assert_eq!(
+        (&event["conversation_id"], &command["conversation_id"]),
+        (&json!("c"), &json!("c2"))
+    );
+    assert!(command["reply_to"].as_str().is_some_and(|key| !key.is_empty()), "{command}");
+    assert_ne!(command["correlation_id"], "");
+    assert_eq!(event["meta"]["x-first-death-queue"], "lab.events", "{event}");
+    assert_eq!(letters().len(), 0);
 }

@@ -6,7 +6,7 @@ use busline::{Bus, GroupName, KeyPattern, Patterns, SystemClock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::broker::Vhost;
-use crate::support::{Place, Running};
+use crate::support::{Place, Running, python};
 
 /// On both kinds of bus.
 fn on_each(test: impl Fn(&Place, &str)) {
@@ -211,23 +211,13 @@ fn logs_are_shown_by_level_and_service() {
 /// One by the real Python library.
 #[test]
 fn logs_of_python_services_are_shown() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let python = std::env::var_os("BUSLINE_TEST_PYTHON")
-        .map_or_else(|| root.join("target/python/bin/python"), Into::into);
     let Some(vhost) = Vhost::new() else { return };
-    if !python.exists() {
-        let required = std::env::var("BUSLINE_REQUIRE_BROKERS").is_ok_and(|set| set != "0");
-        assert!(!required, "there is no Python at {}", python.display());
-        println!("skip: logs of Python services: there is no Python at {}", python.display());
-        return;
-    }
+    let Some(mut publish) = python("endpoint.py") else { return };
     let url = vhost.url("");
     let mut logs =
         watching(&Place::on(url.clone()), &["logs", "--level", "error", "--count", "1"], &["logs"]);
-    let script = root.join("crates/busline/tests/python/endpoint.py");
-    let mut publish = std::process::Command::new(python);
     // Options of ours are not for others.
-    let ended = publish.arg(script).arg(url.split('?').next().unwrap()).arg("theirs").status();
+    let ended = publish.arg(url.split('?').next().unwrap()).arg("theirs").status();
     assert!(ended.unwrap().success());
     let line = logs.json();
     assert_eq!((&line["key"], &line["level"]), (&json!("theirs.ERROR"), &json!(3)));

@@ -84,10 +84,7 @@ impl Place {
 
     /// Starts it, to be talked to.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
-        let stdin = child.stdin.take();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Running { child, stdin, stdout: Some(stdout) }
+        spawn(&mut self.command(args))
     }
 
     /// Publishes messages with these keys and `n` from 1 as payloads.
@@ -98,6 +95,31 @@ impl Place {
             self.run_with(&["publish", topic, "--lines", "--key-field", "key"], lines.as_bytes());
         assert_eq!(done.code, 0, "{done:?}");
     }
+}
+
+/// Starts a program, to be talked to.
+pub(crate) fn spawn(command: &mut Command) -> Running {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    Running { child, stdin, stdout: Some(stdout) }
+}
+
+/// A Python that has the library which services are tested beside, to run a script of ours; `None`, said aloud, where
+/// there is none and none is required.
+pub(crate) fn python(script: &str) -> Option<Command> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = std::env::var_os("BUSLINE_TEST_PYTHON")
+        .map_or_else(|| root.join("target/python/bin/python"), Into::into);
+    if !python.exists() {
+        let required = std::env::var("BUSLINE_REQUIRE_BROKERS").is_ok_and(|set| set != "0");
+        assert!(!required, "there is no Python at {}", python.display());
+        println!("skip: Python services: there is no Python at {}", python.display());
+        return None;
+    }
+    let mut command = Command::new(python);
+    command.arg(root.join("crates/busline/tests/python").join(script));
+    Some(command)
 }
 
 impl Done {
