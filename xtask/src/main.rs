@@ -9,6 +9,7 @@ mod features;
 mod instructions;
 mod nightly;
 mod python;
+mod redis;
 mod shell;
 mod test;
 mod tidy;

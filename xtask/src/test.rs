@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::{Result, brokers, python, shell};
+use crate::{Result, brokers, python, redis, shell};
 
 /// Set to 1 for tests that have a long form.
 const LONG: &str = "BUSLINE_LONG";
@@ -64,6 +64,11 @@ fn cargo_test(
         Ok(python) => drop(command.env(python::VARIABLE, python)),
         Err(error) if required => return Err(error),
         Err(error) => println!("Python is not ready, what needs it is SKIPPED: {error}"),
+    }
+    match redis::ready() {
+        Ok(server) => drop(command.env(redis::VARIABLE, server)),
+        Err(error) if required => return Err(error),
+        Err(error) => println!("Redis is not ready, what needs it is SKIPPED: {error}"),
     }
     println!("$ {}", shell::line(&command));
     let start_error = |error| format!("cannot start cargo test: {error}");

@@ -27,6 +27,7 @@ pub mod message;
 pub mod name;
 pub mod offset;
 pub mod receipt;
+pub mod store;
 pub mod time;
 pub mod transport;
 

@@ -11,6 +11,8 @@ pub mod file;
 #[cfg(all(any(test, feature = "fuzz"), feature = "file", unix))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod registry;
 mod url;
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use busline_core::memory::MemoryTransport;
+use busline_core::store::{MemoryStore, StoreBackend};
 use busline_core::transport::Transport;
-use busline_core::{Capabilities, Error, ErrorKind, Result};
+use busline_core::{Capabilities, Clock, Error, ErrorKind, Result};
 
 use crate::url::BusUrl;
 
@@ -47,7 +48,32 @@ const ROWS: &[Row] = &[
     Row { scheme: "amqps", example: "amqps://localhost", profiles: &[], open: crate::amqp::open },
 ];
 
-/// Transports that this build does not have, and why.
+type OpenStore = fn(BusUrl, Arc<dyn Clock>) -> Result<Arc<dyn StoreBackend>>;
+
+/// One row of what keeps temporary values.
+struct StoreRow {
+    scheme: &'static str,
+    example: &'static str,
+    open: OpenStore,
+}
+
+const STORES: &[StoreRow] = &[
+    StoreRow { scheme: "memory", example: "memory:name", open: open_memory_store },
+    #[cfg(all(feature = "file", unix))]
+    StoreRow { scheme: "file", example: "file:./bus", open: crate::file::temporary::open },
+    #[cfg(feature = "redis")]
+    StoreRow { scheme: "redis", example: "redis://localhost/0", open: crate::redis::open },
+    #[cfg(feature = "redis")]
+    StoreRow { scheme: "rediss", example: "rediss://localhost/0", open: crate::redis::open },
+    #[cfg(feature = "redis")]
+    StoreRow {
+        scheme: "redis+sentinel",
+        example: "redis+sentinel://localhost:26379/service/0",
+        open: crate::redis::open,
+    },
+];
+
+/// Transports and stores that this build does not have, and why.
 const ABSENT: &[(&str, &str)] = &[
     #[cfg(not(feature = "file"))]
     ("file", "this build lacks the feature 'file': build with it"),
@@ -57,6 +83,12 @@ const ABSENT: &[(&str, &str)] = &[
     ("amqp", "this build lacks the feature 'amqp': build with it"),
     #[cfg(not(feature = "amqp"))]
     ("amqps", "this build lacks the feature 'amqp': build with it"),
+    #[cfg(not(feature = "redis"))]
+    ("redis", "this build lacks the feature 'redis': build with it"),
+    #[cfg(not(feature = "redis"))]
+    ("rediss", "this build lacks the feature 'redis': build with it"),
+    #[cfg(not(feature = "redis"))]
+    ("redis+sentinel", "this build lacks the feature 'redis': build with it"),
 ];
 
 /// The transport of a URL. Opens nothing yet; unknown schemes and options are `Limit`.
@@ -65,13 +97,24 @@ pub fn open(url: &str) -> Result<Arc<dyn Transport>> {
     if let Some(row) = ROWS.iter().find(|row| row.scheme == url.scheme) {
         return (row.open)(url);
     }
+    Err(unknown("transport", &url, ROWS.iter().map(|row| row.example)))
+}
+
+/// The temporary store of a URL. Opens nothing yet; unknown schemes and options are `Limit`.
+pub fn store(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn StoreBackend>> {
+    let url = BusUrl::parse(url)?;
+    match STORES.iter().find(|row| row.scheme == url.scheme) {
+        Some(row) => (row.open)(url, clock),
+        None => Err(unknown("store", &url, STORES.iter().map(|row| row.example))),
+    }
+}
+
+fn unknown<'a>(what: &str, url: &BusUrl, examples: impl Iterator<Item = &'a str>) -> Error {
+    let error = format!("no {what} for the scheme '{}:'", url.scheme);
+    let known = || format!("this build knows {}", examples.collect::<Vec<_>>().join(", "));
     let absent = ABSENT.iter().find(|(scheme, _)| *scheme == url.scheme);
-    let error =
-        Error::new(ErrorKind::Limit, format!("no transport for the scheme '{}:'", url.scheme));
-    Err(match absent {
-        Some((_, why)) => error.hint(*why),
-        None => error.hint(format!("this build knows {}", examples())),
-    })
+    let hint = absent.map_or_else(known, |(_, why)| (*why).to_owned());
+    Error::new(ErrorKind::Limit, error).hint(hint)
 }
 
 /// The schemes that this build knows.
@@ -85,8 +128,13 @@ pub fn profiles() -> Vec<Capabilities> {
     ROWS.iter().flat_map(|row| row.profiles).filter_map(|url| of(url)).collect()
 }
 
-fn examples() -> String {
-    ROWS.iter().map(|row| row.example).collect::<Vec<_>>().join(", ")
+fn open_memory_store(url: BusUrl, clock: Arc<dyn Clock>) -> Result<Arc<dyn StoreBackend>> {
+    let store = match url.address.as_str() {
+        "" => MemoryStore::new(clock),
+        name => MemoryStore::named(name, clock),
+    };
+    url.finish("none")?;
+    Ok(Arc::new(store))
 }
 
 fn open_memory(mut url: BusUrl) -> Result<Arc<dyn Transport>> {

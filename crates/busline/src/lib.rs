@@ -21,6 +21,7 @@ mod config;
 mod consume;
 mod publish;
 pub mod service;
+pub mod store;
 
 pub use bus::{Admin, Bus};
 pub use busline_core::{

@@ -6,6 +6,7 @@
 //!   topics/NAME/          the topic's name, escaped
 //!     topic.json          its settings; topic.deleted when it is being deleted
 //!     log/                segments and groups, see FORMAT.md of busline-log
+//!   store/                temporary values of services, see `temporary`
 //! ```
 
 use std::path::Path;
@@ -83,7 +84,9 @@ pub(super) fn check_marker(storage: &dyn Storage, config: &FileConfig) -> Result
         Err(error) => return Err(of_io("open bus", root, error)),
     };
     // A bus whose making was interrupted holds at most these.
-    let ours = |name: &String| name == "topics" || name.starts_with(MARKER);
+    let ours = |name: &String| {
+        name == "topics" || name == super::temporary::DIRECTORY || name.starts_with(MARKER)
+    };
     if found.as_ref().is_some_and(|names| !names.iter().all(ours)) {
         return Err(conflict(format!("{} is not a bus: other files are in it", root.display()))
             .hint("name an empty or a new directory"));

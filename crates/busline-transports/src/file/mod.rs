@@ -33,6 +33,7 @@ mod settle;
 mod state;
 mod store;
 mod subscribe;
+pub(crate) mod temporary;
 mod time;
 mod wait;
 mod worker;
@@ -49,6 +50,7 @@ use futures_util::future::BoxFuture;
 
 pub use check::{Finding, FindingKind, RepairedLog, VerifiedLog, repair, verify};
 pub use config::{FileConfig, Sync};
+pub use temporary::FileStore;
 
 use crate::url::BusUrl;
 use session::FileSession;

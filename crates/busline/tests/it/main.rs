@@ -20,3 +20,5 @@ mod processes;
 mod python;
 #[cfg(test)]
 mod service;
+#[cfg(test)]
+mod store;
