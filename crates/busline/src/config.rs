@@ -95,6 +95,12 @@ impl From<&str> for BusConfig {
     }
 }
 
+impl From<String> for BusConfig {
+    fn from(urls: String) -> Self {
+        Self::new(&urls)
+    }
+}
+
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

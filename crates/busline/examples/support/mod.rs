@@ -4,14 +4,14 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use busline::service::wire::{Body, Value};
 use busline::service::{
     App, Context, Conversation, Correlation, FromRequest, Meta, Rejection, ReplyTo, Request,
 };
-use busline::{Attempt, Bus, BusConfig};
+use busline::{Attempt, BusConfig};
 use serde_json::{Value as Json, json};
+use tracing_subscriber::filter::LevelFilter as Level;
 
 /// The arguments of every example.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,32 +47,16 @@ impl Common {
     }
 
     async fn serve(&self, app: App, first: impl Future<Output = ()>) -> busline::Result<()> {
+        // What the library warns of, as a broker that is waited for, goes to standard error.
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(Level::WARN).init();
         let mut config = BusConfig::new(&self.bus.join(","));
         config.client_name = env!("CARGO_CRATE_NAME").to_owned();
-        let mut stopping = std::pin::pin!(stopped());
-        let mut failures = 0;
-        let bus = loop {
-            let opened = tokio::select! {
-                opened = Bus::connect(config.clone()) => opened,
-                () = &mut stopping => return Ok(()),
-            };
-            let error = match opened {
-                Ok(bus) => break bus,
-                Err(error) if !error.is_temporary() => return Err(error),
-                Err(error) => error,
-            };
-            failures = 30.min(failures + 1);
-            eprintln!("{error}; again in {failures} s");
-            let pause = Duration::from_secs(failures);
-            if tokio::time::timeout(pause, &mut stopping).await.is_ok() {
-                return Ok(());
-            }
-        };
-        let stopping = async {
+        let stopping = stopped();
+        app.serve_until(config, async {
             stopping.await;
             first.await;
-        };
-        app.run_until(bus, stopping).await
+        })
+        .await
     }
 }
 

@@ -26,6 +26,7 @@ use super::run::{self, Hooks, Settings};
 use super::stop::{Signals, Stopper};
 use super::wire::Format;
 use crate::bus::Bus;
+use crate::config::BusConfig;
 
 pub(super) type Hook = dyn Fn(Context) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync;
 
@@ -278,6 +279,32 @@ impl App {
         self.stopper.clone()
     }
 
+    /// Opens the bus of a URL or a configuration and runs on it, see [`App::run`]; what cannot be reached yet is
+    /// waited for, however long it takes: 1 s, 2 s, 3 s and so on between the attempts, 30 s at most.
+    ///
+    /// A broker that may start after its services, and services that are started without order, need nothing else.
+    /// Errors that no waiting mends are returned at once: wrong credentials, a malformed URL, and those of [`App::run`].
+    pub async fn serve(self, bus: impl Into<BusConfig>) -> Result<()> {
+        let (signals, stopper) = (Signals::listen()?, self.stopper.clone());
+        tokio::select! {
+            result = self.serve_on(bus.into()) => result,
+            () = signals.stop(&stopper) => Ok(()),
+        }
+    }
+
+    /// As [`App::serve`], until the future resolves instead of a signal.
+    pub async fn serve_until(
+        self,
+        bus: impl Into<BusConfig>,
+        until: impl Future<Output = ()>,
+    ) -> Result<()> {
+        let stopper = self.stopper.clone();
+        tokio::select! {
+            result = self.serve_on(bus.into()) => result,
+            () = stopper.stop_after(until) => Ok(()),
+        }
+    }
+
     /// Runs until it is stopped, by [`App::stopper`], SIGHUP, SIGTERM or SIGINT; the second time at once.
     ///
     /// It takes the bus over and closes it. Lost connections come back by themselves. `Ok` after a stop,
@@ -287,7 +314,7 @@ impl App {
     pub async fn run(self, bus: Bus) -> Result<()> {
         let (signals, stopper) = (Signals::listen()?, self.stopper.clone());
         tokio::select! {
-            result = self.serve(bus) => result,
+            result = self.run_on(bus) => result,
             () = signals.stop(&stopper) => Ok(()),
         }
     }
@@ -295,19 +322,27 @@ impl App {
     /// As [`App::run`], until the future resolves instead of a signal.
     pub async fn run_until(self, bus: Bus, until: impl Future<Output = ()>) -> Result<()> {
         let stopper = self.stopper.clone();
-        let until = async {
-            until.await;
-            stopper.stop();
-            std::future::pending().await
-        };
         tokio::select! {
-            result = self.serve(bus) => result,
-            () = until => Ok(()),
+            result = self.run_on(bus) => result,
+            () = stopper.stop_after(until) => Ok(()),
         }
     }
 
-    async fn serve(self, bus: Bus) -> Result<()> {
-        GroupName::new(self.environment.service()).map_err(|error| error.during("run"))?;
+    async fn serve_on(self, config: BusConfig) -> Result<()> {
+        // What is wrong with the app is said before anything is waited for.
+        self.check()?;
+        match run::reach(config, &self.stopper).await? {
+            Some(bus) => self.run_on(bus).await,
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        GroupName::new(self.environment.service()).map(drop).map_err(|error| error.during("run"))
+    }
+
+    async fn run_on(self, bus: Bus) -> Result<()> {
+        self.check()?;
         let router = self.router.resolved(&self.environment)?;
         let parts = Parts {
             environment: self.environment,

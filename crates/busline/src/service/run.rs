@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{Dialect, OnDifference};
-use busline_core::{Capability, Error, ErrorKind, Lease, Message, Patterns, Result, Support};
+use busline_core::{
+    Capability, Error, ErrorKind, Lease, Message, Patterns, Result, Support, SystemClock,
+};
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -14,8 +16,10 @@ use super::context::Context;
 use super::core::{Core, Parts, Tasks};
 use super::dispatch;
 use super::router::Router;
+use super::stop::Stopper;
 use super::wire::{self, Kind, Level};
 use crate::bus::Bus;
+use crate::config::BusConfig;
 use crate::consume::{Consumer, GroupBuilder};
 use crate::publish::Publisher;
 
@@ -65,6 +69,35 @@ impl Settings {
 pub(super) struct Hooks {
     pub(super) on_ready: Option<Arc<Hook>>,
     pub(super) on_unconfigured: Option<Arc<Hook>>,
+}
+
+/// The most seconds between two attempts to reach the bus; each failure in a row makes it one more.
+const REACH_PAUSE_S_MAX: u64 = 30;
+
+/// Opens the bus as soon as it can be reached; `None` when the service was stopped before.
+pub(super) async fn reach(config: BusConfig, stopper: &Stopper) -> Result<Option<Bus>> {
+    let clock = SystemClock::shared();
+    let mut failures = 0;
+    loop {
+        let opened = tokio::select! {
+            biased;
+            () = stopper.stopping() => return Ok(None),
+            opened = Bus::connect_with_clock(config.clone(), Arc::clone(&clock)) => opened,
+        };
+        match opened {
+            Ok(bus) => return Ok(Some(bus)),
+            Err(error) if !error.is_temporary() => return Err(error),
+            Err(error) => {
+                failures = REACH_PAUSE_S_MAX.min(failures + 1);
+                tracing::warn!(%error, again_s = failures, "the bus cannot be reached yet");
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stopper.stopping() => return Ok(None),
+            () = clock.sleep(Duration::from_secs(failures)) => {}
+        }
+    }
 }
 
 /// Runs a service until it is stopped, and closes the bus.

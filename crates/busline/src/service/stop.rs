@@ -40,6 +40,13 @@ impl Stopper {
         self.reach(Phase::Stopping).await;
     }
 
+    /// Asks for it when the future is ready; never resolves.
+    pub(super) async fn stop_after(&self, until: impl Future<Output = ()>) {
+        until.await;
+        self.stop();
+        std::future::pending().await
+    }
+
     /// As if it was asked once more after that: nothing is waited for.
     pub(crate) fn end(&self) {
         self.0.send_replace(Phase::Ending);

@@ -132,6 +132,37 @@ async fn the_network_is_cut_in_the_middle_of_publishing() {
     until_all(&mut join(&link).await, &texts).await;
 }
 
+#[tokio::test]
+async fn a_node_that_refuses_for_a_minute_is_waited_for() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let proxy = Proxy::start(&broker.address()).await.unwrap();
+    let url = vhost.url(&proxy.address.to_string(), "");
+    let transports = vec![busline_transports::open(&url).unwrap()];
+    // With the pauses that programs have.
+    let link = Link::new(transports, LinkOptions::default()).unwrap();
+    declare(&link).await;
+    let mut stream = join(&link).await;
+    let texts = numbered(100);
+    let batch: Vec<_> = texts.iter().map(|text| message(text)).collect();
+    proxy.cut().await;
+    tokio::time::pause();
+    let sending = {
+        let link = link.clone();
+        tokio::spawn(async move { link.send(batch.into()).await })
+    };
+    let minute = tokio::time::timeout(Duration::from_secs(60), stream.next()).await;
+    assert!(minute.is_err(), "something came from nowhere: {minute:?}");
+    tokio::time::resume();
+    proxy.mend(&broker.address()).await.unwrap();
+    let receipts = tokio::time::timeout(PATIENCE, sending).await.unwrap().unwrap().unwrap();
+    for receipt in receipts {
+        let receipt = tokio::time::timeout(PATIENCE, receipt).await.unwrap().unwrap();
+        assert!(matches!(receipt, Receipt::Stored { .. }));
+    }
+    until_all(&mut stream, &texts).await;
+}
+
 /// The names of all connections into a virtual host, as the management API has them by now.
 async fn connections(broker: &Broker, vhost: &Vhost) -> Vec<String> {
     let path = format!("/api/vhosts/{}/connections", vhost.name);

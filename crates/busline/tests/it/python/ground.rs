@@ -53,6 +53,11 @@ impl Ground {
         ground
     }
 
+    /// Where the broker is, as `host:port`.
+    pub(crate) fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// The broker's URL, as everybody writes it.
     pub(crate) fn url(&self) -> String {
         let Self { host, port, vhost, .. } = self;

@@ -6,6 +6,9 @@ use busline::service::{App, Context, Fault, Lease, Level, Manual, Payload};
 use busline::{Attempt, ErrorKind};
 use tokio::sync::mpsc;
 
+use crate::python::ground::Ground;
+use crate::python::peer::PATIENCE;
+
 use super::harness::{World, pass, soon};
 
 /// A service that tells when it asks for its configuration, and when it is ready.
@@ -152,4 +155,48 @@ async fn a_handler_is_told_that_its_message_was_lost() {
     assert_eq!(outcomes, [(1, Err(ErrorKind::Lost)), (2, Ok(()))]);
     service.stop().await.unwrap();
     probe.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_yet_is_waited_for() {
+    let Some(ground) = Ground::find() else { return };
+    // A port at which nobody is yet.
+    let late = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = ground.url().replacen(&ground.address(), &late.to_string(), 1);
+    let (said, mut says) = mpsc::unbounded_channel();
+    let app = App::new("early").on_ready(move |_| {
+        said.send(()).unwrap();
+        async {}
+    });
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    tokio::time::pause();
+    let mut serving = tokio::spawn(app.serve_until(url, async { drop(stopped.await) }));
+    let long = tokio::time::timeout(Duration::from_secs(100), &mut serving).await;
+    assert!(long.is_err(), "it gave up: {long:?}");
+    tokio::time::resume();
+    let listener = tokio::net::TcpListener::bind(late).await.unwrap();
+    let broker = ground.address();
+    let forwarding = tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(&broker).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    assert_eq!(tokio::time::timeout(PATIENCE, says.recv()).await.unwrap(), Some(()));
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+    forwarding.abort();
+
+    // What waiting does not mend is said at once; and who waits can be stopped.
+    let wrong = ground.url().replacen("guest:guest", "guest:wrong", 1);
+    let error = App::new("early").serve_until(wrong, std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error}");
+    let nobody = "amqp://127.0.0.1:9/";
+    let error = App::new("").serve_until(nobody, std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    let app = App::new("early");
+    let stopper = app.stopper();
+    let (stopped, ()) = tokio::join!(app.serve(nobody), async { stopper.stop() });
+    stopped.unwrap();
 }
