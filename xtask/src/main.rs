@@ -29,6 +29,7 @@ usage: cargo xtask VERB
   tidy                   the house rules that no compiler checks
   bench [log] [OPTION…]  figures of the embedded log beside the machine's own limits;
                          with log, beside other stores too; --help says more
+  bench amqp [OPTION…]   figures of RabbitMQ through Busline, beside its raw client and Python
   instructions [--renew] how many instructions a message takes, by callgrind, held to
                          figures that the tree keeps; --renew writes them
   miri [FILTER…]         what Miri can run of the log, the weak memory of its words included
@@ -55,6 +56,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["bench", "log", rest @ ..] => bench_log(rest),
+        ["bench", "amqp", rest @ ..] => bench_amqp(rest),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["instructions", rest @ ..] => instructions::run(rest),
         ["miri", rest @ ..] => nightly::miri(rest),
@@ -78,6 +80,17 @@ fn bench_log(arguments: &[&str]) -> Result<()> {
     let peers = target.join(format!("release/busline-peers{}", std::env::consts::EXE_SUFFIX));
     let peers = peers.to_str().ok_or("the target directory has no name in UTF-8")?;
     program("bench", true, &[&["--peers", peers], arguments].concat())
+}
+
+/// The benchmarks on RabbitMQ, on the node of the tests; starts it where it is not there.
+fn bench_amqp(arguments: &[&str]) -> Result<()> {
+    let node: Vec<_> =
+        brokers::SERVICES.iter().filter(|node| node.name == "rabbitmq").copied().collect();
+    let mut started = brokers::start(&node)?;
+    let mut run = shell::cargo(["run", "--quiet", "--release", "--package", "xtask"]);
+    run.args(["--features", "bench-amqp", "--bin", "busline-bench-amqp", "--"]).args(arguments);
+    let done = python::ready().and_then(|python| shell::run(run.env(python::VARIABLE, python)));
+    started.stop().and(done)
 }
 
 /// Runs a program of this package that needs the crates of the product.

@@ -13,7 +13,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ("busline-transports", &["busline-core", "busline-log"], &[]),
     ("busline", &["busline-core", "busline-derive", "busline-transports"], &["busline-log"]),
     ("busline-cli", &["busline"], &[]),
-    ("xtask", &["busline-core", "busline-log", "busline-transports"], &[]),
+    ("xtask", &["busline", "busline-core", "busline-log", "busline-transports"], &[]),
 ];
 
 /// Dependencies that only these crates may have, and why.
