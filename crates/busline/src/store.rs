@@ -80,9 +80,11 @@ impl TemporaryStore {
         self
     }
 
-    /// Keeps a value, in place of what was there. Dropped before it is ready, it has happened or has not.
+    /// Keeps a value, in place of what was there.
     ///
-    /// `Limit` when CBOR cannot hold it; errors of the backend.
+    /// Dropped before it is ready, or failed with `Disconnected` or `Elapsed`, it has happened or has not. It is not tried
+    /// again by itself: somebody may have taken the value meanwhile, and would get it twice. `Limit` when CBOR cannot hold
+    /// it; errors of the backend.
     pub async fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<()> {
         self.set_for(key, value, self.ttl).await
     }

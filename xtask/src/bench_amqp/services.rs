@@ -11,7 +11,7 @@ use lapin::{Connection, ConnectionProperties};
 use tokio::sync::mpsc;
 
 use super::figures::{Figures, Meter};
-use super::{Result, Setup, messages, text};
+use super::{Result, Setup, figures, messages, text};
 
 /// What both take at a time.
 const PREFETCH: u32 = 1000;
@@ -123,9 +123,10 @@ impl Driver {
         // Its queues are there once it was ready, and keep what is published while it is away.
         let (service, _) = Service::start(&mut command)?;
         let commands = (count / 5).max(1);
-        let meter = Meter::start()?;
+        let (meter, cpu) = (Meter::start()?, service.cpu()?);
         self.call(name, commands).await?;
         figures.add("commands answered, 1/s", who, meter.stop(commands)?.0);
+        figures.add("commands, 1/s of its own CPU", who, commands as f64 / (service.cpu()? - cpu));
         drop(service);
         let mut sent = Vec::new();
         for number in 0..count {
@@ -139,13 +140,16 @@ impl Driver {
         for sent in sent {
             sent.await.map_err(text)?;
         }
-        let (_service, mut output) = Service::start(&mut command)?;
+        let (service, mut output) = Service::start(&mut command)?;
+        // It has begun by now, with all that starting takes behind it or not: the count is large.
+        let cpu = service.cpu()?;
         let seconds: f64 = tokio::task::spawn_blocking(move || output.line())
             .await
             .map_err(text)??
             .parse()
             .map_err(text)?;
         figures.add("service events, msg/s", who, count as f64 / seconds);
+        figures.add("events, 1/s of its own CPU", who, count as f64 / (service.cpu()? - cpu));
         self.remove(setup, name).await
     }
 
@@ -193,6 +197,13 @@ impl Service {
             "ready" => Ok((service, output)),
             other => Err(format!("a service says '{other}' instead of being ready")),
         }
+    }
+}
+
+impl Service {
+    /// Seconds of processor time, of all its threads.
+    fn cpu(&self) -> Result<f64> {
+        figures::cpu(&self.0.id().to_string()).map(|used| used.as_secs_f64())
     }
 }
 

@@ -77,7 +77,8 @@ impl StoreBackend for RedisStore {
         for (_, value) in &entries {
             put.arg(&value[..]);
         }
-        Box::pin(async move { self.server.run(&put, Repeat::Once).await })
+        // Somebody may have taken the value before it is put again: then two would get it.
+        Box::pin(async move { self.server.run(&put, Repeat::Never).await })
     }
 
     fn get<'a>(&'a self, namespace: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>>> {

@@ -17,7 +17,7 @@ use crate::url::BusUrl;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// A connection that was not used for this long is tried out before what cannot be repeated.
-const TRUST: Duration = Duration::from_secs(1);
+const TRUST: Duration = Duration::from_millis(100);
 
 /// Whether something may be sent again on a new connection when the old one broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +65,12 @@ impl Server {
     pub(super) async fn run<T: FromRedisValue>(&self, what: &Cmd, repeat: Repeat) -> Result<T> {
         let mut may_repeat = repeat == Repeat::Once;
         loop {
-            let (mut connection, number, is_fresh) = self.connection().await?;
+            let (mut connection, mut number, is_fresh) = self.connection().await?;
             if repeat == Repeat::Never && !is_fresh {
                 let ping: Result<String, _> = redis::cmd("PING").query_async(&mut connection).await;
                 if ping.is_err() {
                     self.forget(number).await;
-                    connection = self.connection().await?.0;
+                    (connection, number, _) = self.connection().await?;
                 }
             }
             let error = match what.query_async(&mut connection).await {
