@@ -1,12 +1,12 @@
 //! The brokers that the tests of the transports need: installed, started, found and stopped.
 
+mod kafka;
 mod rabbitmq;
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use rabbitmq::Node;
 
 /// Set, and not to `0`, it makes a broker that cannot be reached a failure.
 pub(crate) const REQUIRE: &str = "BUSLINE_REQUIRE_BROKERS";
@@ -26,20 +26,86 @@ pub(crate) struct Service {
     pub(crate) node: Node,
 }
 
+/// A node of ours, of one broker or another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Node {
+    /// RabbitMQ.
+    RabbitMq(rabbitmq::Node),
+    /// Apache Kafka.
+    Kafka(kafka::Node),
+}
+
+impl Node {
+    fn directory(&self) -> std::path::PathBuf {
+        match self {
+            Self::RabbitMq(node) => node.directory(),
+            Self::Kafka(node) => node.directory(),
+        }
+    }
+
+    fn install(&self) -> Result<()> {
+        match self {
+            Self::RabbitMq(_) => rabbitmq::install(),
+            Self::Kafka(_) => kafka::install(),
+        }
+    }
+
+    fn start(&self) -> Result<()> {
+        match self {
+            Self::RabbitMq(node) => node.start(),
+            Self::Kafka(node) => node.start(),
+        }
+    }
+
+    fn stop(&self) -> Result<()> {
+        match self {
+            Self::RabbitMq(node) => node.stop(),
+            Self::Kafka(node) => node.stop(),
+        }
+    }
+
+    fn running(&self) -> Option<u32> {
+        match self {
+            Self::RabbitMq(node) => node.running(),
+            Self::Kafka(node) => node.running(),
+        }
+    }
+}
+
+const fn rabbitmq(name: &'static str, port: u16) -> Node {
+    Node::RabbitMq(rabbitmq::Node { name, port })
+}
+
+const fn kafka(name: &'static str, port: u16) -> Node {
+    Node::Kafka(kafka::Node { name, port })
+}
+
 /// One row a broker. `memory:` and `file:` need none.
 pub(crate) const SERVICES: &[Service] = &[
     Service {
         name: "rabbitmq",
         variable: "BUSLINE_TEST_RABBITMQ",
         address: "127.0.0.1:35672",
-        node: Node { name: "busline-rabbitmq", port: 35672 },
+        node: rabbitmq("busline-rabbitmq", 35672),
     },
     // A second one to be stopped, blocked and killed, while other tests use the first.
     Service {
         name: "rabbitmq-faults",
         variable: "BUSLINE_TEST_RABBITMQ_FAULTS",
         address: "127.0.0.1:35682",
-        node: Node { name: "busline-faults", port: 35682 },
+        node: rabbitmq("busline-faults", 35682),
+    },
+    Service {
+        name: "kafka",
+        variable: "BUSLINE_TEST_KAFKA",
+        address: "127.0.0.1:39092",
+        node: kafka("busline-kafka", 39092),
+    },
+    Service {
+        name: "kafka-faults",
+        variable: "BUSLINE_TEST_KAFKA_FAULTS",
+        address: "127.0.0.1:39192",
+        node: kafka("busline-kafka-faults", 39192),
     },
 ];
 
@@ -55,13 +121,17 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             report(&probes);
             demand(&probes, true)
         }
-        ["install", names @ ..] => named(names).and_then(|_| rabbitmq::install()),
+        ["install", names @ ..] => install(&named(names)?),
         ["start", names @ ..] => start(&named(names)?).map(|_| report(&probe_all())),
         ["stop", names @ ..] => stop(&named(names)?),
         [other, ..] => {
             Err(format!("brokers does not know '{other}': install, start, stop, status"))
         }
     }
+}
+
+fn install(services: &[Service]) -> Result<()> {
+    services.iter().try_for_each(|service| service.node.install())
 }
 
 /// Starts those that cannot be reached, all at once; returns those that it started.
@@ -71,7 +141,7 @@ pub(crate) fn start(services: &[Service]) -> Result<Started> {
     if missing.is_empty() {
         return Ok(Started(missing));
     }
-    rabbitmq::install()?;
+    install(&missing)?;
     let starting: Vec<_> = missing
         .iter()
         .copied()
@@ -223,7 +293,7 @@ mod tests {
     use super::*;
 
     fn service(address: &'static str) -> Service {
-        let node = Node { name: "no-such-node", port: 0 };
+        let node = rabbitmq("no-such-node", 0);
         Service { name: "TestMQ", variable: "BUSLINE_TEST_NO_SUCH_VARIABLE", address, node }
     }
 
@@ -258,8 +328,9 @@ mod tests {
     #[test]
     fn what_does_not_run_is_stopped_already() {
         // Neither has it a directory, nor would a stale number of this very process be believed.
-        let node = Node { name: "no-such-node", port: 35692 };
-        assert_eq!(node.running(), None);
-        assert_eq!(node.stop(), Ok(()));
+        for node in [rabbitmq("no-such-node", 35692), kafka("no-such-kafka", 39292)] {
+            assert_eq!(node.running(), None);
+            assert_eq!(node.stop(), Ok(()));
+        }
     }
 }
