@@ -49,6 +49,8 @@ capabilities! {
     Broadcast = "broadcast";
     /// A member that dies has its unsettled deliveries given to others.
     Takeover = "takeover";
+    /// What one member of a group has no room for goes to another, message by message.
+    Sharing = "sharing";
     /// Key patterns select, with the same grammar everywhere.
     Filter = "filter";
     /// What was fetched and not handed out is given back without counting an attempt.

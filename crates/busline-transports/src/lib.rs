@@ -6,11 +6,19 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+#[doc(hidden)]
+pub mod ended;
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+#[doc(hidden)]
+pub mod exact;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
 #[cfg(all(any(test, feature = "fuzz"), feature = "file", unix))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;

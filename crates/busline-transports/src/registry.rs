@@ -46,6 +46,24 @@ const ROWS: &[Row] = &[
     },
     #[cfg(feature = "amqp")]
     Row { scheme: "amqps", example: "amqps://localhost", profiles: &[], open: crate::amqp::open },
+    #[cfg(feature = "kafka")]
+    Row {
+        scheme: "kafka",
+        example: "kafka://localhost",
+        profiles: &[
+            "kafka://localhost",
+            "kafka://localhost?partitions=4",
+            "kafka://localhost?dialect=hermes",
+        ],
+        open: crate::kafka::open,
+    },
+    #[cfg(feature = "kafka-tls")]
+    Row {
+        scheme: "kafkas",
+        example: "kafkas://localhost",
+        profiles: &[],
+        open: crate::kafka::open,
+    },
 ];
 
 type OpenStore = fn(BusUrl, Arc<dyn Clock>) -> Result<Arc<dyn StoreBackend>>;
@@ -83,6 +101,10 @@ const ABSENT: &[(&str, &str)] = &[
     ("amqp", "this build lacks the feature 'amqp': build with it"),
     #[cfg(not(feature = "amqp"))]
     ("amqps", "this build lacks the feature 'amqp': build with it"),
+    #[cfg(not(feature = "kafka"))]
+    ("kafka", "this build lacks the feature 'kafka': build with it"),
+    #[cfg(not(feature = "kafka-tls"))]
+    ("kafkas", "this build lacks the feature 'kafka-tls': build with it"),
     #[cfg(not(feature = "redis"))]
     ("redis", "this build lacks the feature 'redis': build with it"),
     #[cfg(not(feature = "redis"))]

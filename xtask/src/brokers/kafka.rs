@@ -122,14 +122,15 @@ impl Node {
         write("server.properties", &self.configuration(directory))?;
         write("log4j.properties", LOGGING)?;
         write("server", &script(directory))?;
+        write("ctl", &CTL.replace("HERE", &directory.display().to_string()))?;
         make_executable(&directory.join("server"))?;
+        make_executable(&directory.join("ctl"))?;
         if !directory.join("ca.pem").exists() {
             certificate(directory)?;
         }
-        if !directory.join("data/meta.properties").exists() {
-            format(directory)?;
-        }
-        Ok(())
+        // What earlier tests left would only be looked through by later ones.
+        let _ = fs::remove_dir_all(directory.join("data"));
+        format(directory)
     }
 
     /// Retention is looked after often and groups start at once: there are tests beside it.
@@ -169,6 +170,21 @@ const LOGGING: &str = "log4j.rootLogger=WARN, out\n\
                        log4j.appender.out.layout=org.apache.log4j.PatternLayout\n\
                        log4j.appender.out.layout.ConversionPattern=%d %p %m (%c)%n\n\
                        log4j.logger.kafka.server.KafkaRaftServer=INFO\n";
+
+/// For tests: `ctl stop`, `ctl kill` and `ctl start`, each of which waits until that is done.
+const CTL: &str = "#!/bin/sh\n\
+     set -eu\n\
+     cd 'HERE'\n\
+     gone() { i=0; while grep -q . \"/proc/$1/cmdline\" 2>/dev/null; do\n\
+     i=$((i+1)); [ $i -lt 600 ] || exit 1; sleep 0.05; done; }\n\
+     case \"$1\" in\n\
+     stop) kill -TERM \"$(cat pid)\"; gone \"$(cat pid)\" ;;\n\
+     kill) kill -KILL \"$(cat pid)\"; gone \"$(cat pid)\" ;;\n\
+     start) : > out.log; setsid ./server > out.log 2>&1 < /dev/null &\n\
+     i=0; until grep -q 'Kafka Server started' out.log; do\n\
+     i=$((i+1)); [ $i -lt 1800 ] || exit 1; sleep 0.05; done ;;\n\
+     *) exit 2 ;;\n\
+     esac\n";
 
 /// The process becomes Java's, so its number is known before.
 fn script(directory: &Path) -> String {

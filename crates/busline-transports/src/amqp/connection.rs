@@ -10,52 +10,10 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use lapin::{Channel, ConnectionProperties, Event};
 use tokio::sync::watch;
 
+pub(super) use crate::ended::{Ended, gone};
+
 use super::config::AmqpConfig;
 use super::error::{connect_error, error};
-
-/// Why a session is over; the first reason stays.
-#[derive(Debug, Clone)]
-pub(super) struct Ended(watch::Sender<Option<Error>>);
-
-impl Ended {
-    pub(super) fn new() -> Self {
-        Self(watch::Sender::new(None))
-    }
-
-    /// Ends it, unless it has ended.
-    pub(super) fn end(&self, why: Error) {
-        self.0.send_if_modified(|ended| {
-            let first = ended.is_none();
-            if first {
-                *ended = Some(why);
-            }
-            first
-        });
-    }
-
-    pub(super) fn get(&self) -> Option<Error> {
-        self.0.borrow().clone()
-    }
-
-    /// Fails when it has ended.
-    pub(super) fn check(&self) -> Result<()> {
-        self.get().map_or(Ok(()), Err)
-    }
-
-    /// Resolves when it has ended. Cancel safe.
-    pub(super) async fn wait(&self) -> Error {
-        let mut ended = self.0.subscribe();
-        match ended.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_else(gone),
-            Err(_) => gone(),
-        }
-    }
-}
-
-/// The error of a session that is over.
-pub(super) fn gone() -> Error {
-    Error::new(ErrorKind::Disconnected, "the session has ended")
-}
 
 /// Whether the broker takes messages, and why not.
 pub(super) type Blocked = watch::Sender<Option<String>>;

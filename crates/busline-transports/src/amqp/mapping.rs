@@ -16,7 +16,8 @@ use bytestring::ByteString;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use super::exact;
+use crate::exact;
+
 use super::header::{integer, native, plain};
 
 const CONVERSATION: &str = "busline-conversation-id";

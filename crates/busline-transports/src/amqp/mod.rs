@@ -32,7 +32,6 @@ mod consume;
 mod consuming;
 mod declare;
 mod error;
-mod exact;
 mod header;
 mod held;
 mod lanes;

@@ -6,6 +6,8 @@ mod amqp;
 mod faults;
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(all(feature = "file", unix))]
 mod many;
 #[cfg(all(feature = "file", unix))]

@@ -20,7 +20,8 @@ registry! {
     Close a_stopped_subscription_ends
         "After a stop a subscription yields None, however often it is stopped.";
     Close dropping_a_subscription_is_stopping_it
-        "A dropped subscription takes nothing more, and what it had not handed out goes to others.";
+        "A dropped subscription takes nothing more, and what it had not handed out goes to others."
+        also Sharing;
     Close a_closed_session_does_nothing_more
         "After a close a session sends, declares, subscribes and reads nothing.";
     Close closing_twice_is_no_error

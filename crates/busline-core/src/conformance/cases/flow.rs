@@ -15,7 +15,7 @@ registry! {
         "A member gets no more bytes of unsettled deliveries than it asked for.";
     Flow one_larger_than_the_bound_comes_alone
         "A message larger than the bound in bytes comes when nothing else is in flight.";
-    Flow a_full_member_leaves_the_rest_to_others
+    Sharing a_full_member_leaves_the_rest_to_others
         "What a member has no room for goes to another.";
     Flow a_retry_makes_room
         "A delivery that is given back makes room for another.";

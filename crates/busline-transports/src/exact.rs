@@ -1,4 +1,4 @@
-//! Headers exactly as they are, as JSON: what an AMQP table cannot hold, and what a stream drops.
+//! Headers exactly as they are, as JSON: what the headers of a broker cannot hold, or drop.
 
 use busline_core::{HeaderValue, Headers, Timestamp};
 use bytes::Bytes;
@@ -6,13 +6,13 @@ use bytestring::ByteString;
 use serde_json::{Map, Value, json};
 
 /// `[[name, value], …]`; types that JSON lacks are objects of one entry.
-pub(super) fn write(headers: &Headers) -> String {
+pub(crate) fn write(headers: &Headers) -> String {
     let pairs = headers.iter().map(|(name, value)| json!([&**name, to_json(value)]));
     Value::Array(pairs.collect()).to_string()
 }
 
 /// What [`write()`] wrote; `None` for anything else. Depth is bounded by the parser of JSON.
-pub(super) fn parse(text: &str) -> Option<Headers> {
+pub(crate) fn parse(text: &str) -> Option<Headers> {
     let Value::Array(pairs) = serde_json::from_str(text).ok()? else { return None };
     pairs.iter().map(pair).collect()
 }

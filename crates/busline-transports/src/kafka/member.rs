@@ -1,0 +1,97 @@
+//! A consumer as the library calls it back: told of partitions that come and go, it decides later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::mpsc;
+
+use super::client::{Context, drop_elsewhere};
+
+/// What the library tells a member.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The group gave it these partitions of its topic.
+    Assign(Vec<i32>),
+    /// The group takes these from it; lost ones are another's already.
+    Revoke { partitions: Vec<i32>, lost: bool },
+}
+
+/// What a member is called back with.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) context: Context,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// On its way out it gives everything up at once.
+    leaving: AtomicBool,
+}
+
+impl Told {
+    pub(super) fn new(context: Context) -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, told) = mpsc::unbounded_channel();
+        (Self { context, events, leaving: AtomicBool::new(false) }, told)
+    }
+}
+
+impl ClientContext for Told {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Told {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        if self.leaving.load(Ordering::Acquire) {
+            if let Err(said) = consumer.unassign() {
+                tracing::debug!(%said, "a member that leaves holds on to its partitions");
+            }
+            return;
+        }
+        let partitions = list.elements().iter().map(|element| element.partition()).collect();
+        let event = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Event::Assign(partitions),
+            _ => Event::Revoke { partitions, lost: consumer.assignment_lost() },
+        };
+        // A task that is gone is about to leave.
+        drop(self.events.send(event));
+    }
+}
+
+/// A consumer that leaves its group as it is dropped.
+#[derive(Clone)]
+pub(super) struct Member(Option<Arc<StreamConsumer<Told>>>);
+
+impl Member {
+    pub(super) fn new(consumer: StreamConsumer<Told>) -> Self {
+        Self(Some(Arc::new(consumer)))
+    }
+
+    pub(super) fn consumer(&self) -> &Arc<StreamConsumer<Told>> {
+        self.0.as_ref().expect("it is taken by the drop alone")
+    }
+
+    /// From now on it gives up everything at once.
+    pub(super) fn leaves(&self) {
+        self.consumer().context().leaving.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop_elsewhere(self.0.take());
+    }
+}
