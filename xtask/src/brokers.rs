@@ -95,17 +95,19 @@ pub(crate) const SERVICES: &[Service] = &[
         address: "127.0.0.1:35682",
         node: rabbitmq("busline-faults", 35682),
     },
+    // Below the ports that systems give to whoever connects: one that tries a port of these, while nobody listens,
+    // would be connected with itself, and be in the way.
     Service {
         name: "kafka",
         variable: "BUSLINE_TEST_KAFKA",
-        address: "127.0.0.1:39092",
-        node: kafka("busline-kafka", 39092),
+        address: "127.0.0.1:29092",
+        node: kafka("busline-kafka", 29092),
     },
     Service {
         name: "kafka-faults",
         variable: "BUSLINE_TEST_KAFKA_FAULTS",
-        address: "127.0.0.1:39192",
-        node: kafka("busline-kafka-faults", 39192),
+        address: "127.0.0.1:29192",
+        node: kafka("busline-kafka-faults", 29192),
     },
 ];
 
@@ -328,7 +330,7 @@ mod tests {
     #[test]
     fn what_does_not_run_is_stopped_already() {
         // Neither has it a directory, nor would a stale number of this very process be believed.
-        for node in [rabbitmq("no-such-node", 35692), kafka("no-such-kafka", 39292)] {
+        for node in [rabbitmq("no-such-node", 35692), kafka("no-such-kafka", 29292)] {
             assert_eq!(node.running(), None);
             assert_eq!(node.stop(), Ok(()));
         }

@@ -30,6 +30,7 @@ usage: cargo xtask VERB
   bench [log] [OPTION…]  figures of the embedded log beside the machine's own limits;
                          with log, beside other stores too; --help says more
   bench amqp [OPTION…]   figures of RabbitMQ through Busline, beside its raw client and Python
+  bench kafka [OPTION…]  figures of Kafka through Busline, beside its raw client
   instructions [--renew] how many instructions a message takes, by callgrind, held to
                          figures that the tree keeps; --renew writes them
   miri [FILTER…]         what Miri can run of the log, the weak memory of its words included
@@ -57,6 +58,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["bench", "log", rest @ ..] => bench_log(rest),
         ["bench", "amqp", rest @ ..] => bench_amqp(rest),
+        ["bench", "kafka", rest @ ..] => bench_kafka(rest),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["instructions", rest @ ..] => instructions::run(rest),
         ["miri", rest @ ..] => nightly::miri(rest),
@@ -90,6 +92,17 @@ fn bench_amqp(arguments: &[&str]) -> Result<()> {
     let mut run = shell::cargo(["run", "--quiet", "--release", "--package", "xtask"]);
     run.args(["--features", "bench-amqp", "--bin", "busline-bench-amqp", "--"]).args(arguments);
     let done = python::ready().and_then(|python| shell::run(run.env(python::VARIABLE, python)));
+    started.stop().and(done)
+}
+
+/// The benchmarks on Kafka, on the node of the tests; starts it where it is not there.
+fn bench_kafka(arguments: &[&str]) -> Result<()> {
+    let node: Vec<_> =
+        brokers::SERVICES.iter().filter(|node| node.name == "kafka").copied().collect();
+    let mut started = brokers::start(&node)?;
+    let mut run = shell::cargo(["run", "--quiet", "--release", "--package", "xtask"]);
+    run.args(["--features", "bench-kafka", "--bin", "busline-bench-kafka", "--"]).args(arguments);
+    let done = shell::run(&mut run);
     started.stop().and(done)
 }
 

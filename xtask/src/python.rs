@@ -14,6 +14,7 @@ const PACKAGES: &[&str] = &[
     "eventail==2.3.6",
     "amqp==5.4.2",
     "cbor2==6.3.0",
+    "kafka-python==2.3.0",
     "kombu==5.6.2",
     "packaging==26.3",
     "pika==1.4.4",

@@ -447,7 +447,7 @@ pub struct TopicInfo {
     pub topic: Topic,
     /// How many records are kept.
     pub messages: u64,
-    /// How many bytes they take where they are stored.
+    /// How many bytes they take where they are stored; 0 where the broker does not tell.
     pub bytes: u64,
     /// The oldest record kept.
     pub earliest: Option<Offset>,

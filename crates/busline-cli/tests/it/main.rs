@@ -13,6 +13,8 @@ mod demo;
 mod exits;
 mod files;
 mod groups;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kills;
 mod manual;
 mod publish;

@@ -77,11 +77,7 @@ impl World {
     /// Skips a case that the profile gives no promise for.
     pub(super) fn check_needs(&self, case: &Case) -> Result<(), Failure> {
         for capability in std::iter::once(&case.capability).chain(case.also) {
-            let support = self.profile.get(*capability);
-            if !support.is_kept() {
-                let note = support.note().unwrap_or("no reason is given");
-                return Err(Failure::skip(format!("{capability} is refused: {note}")));
-            }
+            self.need(*capability)?;
         }
         if self.profile.durability < case.durability_min {
             let (least, found) = (case.durability_min, self.profile.durability);
@@ -89,6 +85,15 @@ impl World {
             return Err(Failure::skip(why));
         }
         Ok(())
+    }
+
+    fn need(&self, capability: Capability) -> Result<(), Failure> {
+        let support = self.profile.get(capability);
+        if support.is_kept() {
+            return Ok(());
+        }
+        let note = support.note().unwrap_or("no reason is given");
+        Err(Failure::skip(format!("{capability} is refused: {note}")))
     }
 
     /// Whether the profile keeps a promise.
@@ -142,6 +147,9 @@ impl World {
         mut groups: Vec<GroupSpec>,
     ) -> Result<(), Failure> {
         groups.iter_mut().for_each(|spec| self.without_limit(spec));
+        if !groups.is_empty() {
+            self.need(Capability::Group)?;
+        }
         let topics = vec![TopicSpec::new(topic.clone())];
         session.declare(&Topology { topics, groups, ..Topology::default() }).await?;
         Ok(())

@@ -205,6 +205,7 @@ impl KafkaAdmin {
         read::open(&self.core, Read { patterns, ..Read::new(topic.clone(), from) }).await
     }
 
+    /// Retries that wait are passed over too.
     async fn move_to(&self, found: &Found, to: &Position) -> Result<()> {
         let places = groups::resolve(&self.core, &found.about, to).await?;
         if groups::members(&self.core, &found.name).await? > 0 {
@@ -212,17 +213,15 @@ impl KafkaAdmin {
             return Err(Error::new(ErrorKind::Conflict, why)
                 .hint("Kafka moves a group only while it has none: stop them first"));
         }
-        groups::commit(&self.core, &found.name, &found.about.name, &places).await
-    }
-
-    /// Retries that wait are passed over too.
-    async fn forget_retries(&self, settings: &Settings, name: &str) -> Result<()> {
-        let Some(retry) = names::retry(&settings.topic, &settings.group)? else { return Ok(()) };
-        if topics::partitions(&self.core, &retry).await?.is_none() {
-            return Ok(());
+        let mut topics = vec![(found.about.name.as_str(), places)];
+        let retry = names::retry(&found.settings.topic, &found.settings.group)?;
+        if let Some(retry) = &retry {
+            if topics::partitions(&self.core, retry).await?.is_some() {
+                let (_, end) = topics::extent(&self.core, retry, 0).await?;
+                topics.push((retry, vec![(0, end)]));
+            }
         }
-        let (_, end) = topics::extent(&self.core, &retry, 0).await?;
-        groups::commit(&self.core, name, &retry, &[(0, end)]).await
+        groups::commit(&self.core, &found.name, &topics).await
     }
 
     async fn remove(&self, name: &str, settings: &Settings) -> Result<()> {
@@ -292,8 +291,7 @@ impl Admin for KafkaAdmin {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let found = self.find(topic, group).await?;
-            self.move_to(&found, to).await?;
-            self.forget_retries(&found.settings, &found.name).await
+            self.move_to(&found, to).await
         })
     }
 
@@ -302,7 +300,6 @@ impl Admin for KafkaAdmin {
             let found = self.find(topic, group).await?;
             let unsettled = self.peek_at(topic, group, None, usize::MAX).await?.len() as u64;
             self.move_to(&found, &Position::Latest).await?;
-            self.forget_retries(&found.settings, &found.name).await?;
             Ok(unsettled)
         })
     }

@@ -197,6 +197,34 @@ impl Worker {
         }
     }
 
+    /// The library waits for an answer to each of its rebalances, also of a member that is about to leave.
+    pub(super) fn answer_rebalance(&self) {
+        if !self.locating.is_empty() {
+            self.answer_rebalance_with(None);
+        }
+        if self.is_revoking {
+            let leaving = self.parts.iter().filter(|part| part.is_leaving && !part.is_retry);
+            let leaving: Vec<_> = leaving.map(|part| part.partition).collect();
+            self.answer_rebalance_with(Some(&leaving));
+        }
+    }
+
+    /// Takes nothing, or gives these up.
+    pub(super) fn answer_rebalance_with(&self, revoked: Option<&[i32]>) {
+        let mut list = TopicPartitionList::new();
+        for partition in revoked.unwrap_or_default() {
+            list.add_partition(&self.plan.about.name, *partition);
+        }
+        let consumer = self.member.consumer();
+        let answered = match revoked {
+            None => consumer.incremental_assign(&list),
+            Some(_) => consumer.incremental_unassign(&list),
+        };
+        if let Err(said) = answered {
+            tracing::debug!(%said, "a rebalance is answered by leaving");
+        }
+    }
+
     /// The group was declared anew, or deleted.
     pub(super) fn declared_anew(&mut self) {
         let Some(group) = &mut self.plan.group else { return };

@@ -80,7 +80,11 @@ impl Faults {
                 ));
                 self.bell.notify_one();
             }
-            _ => seen.last = Some(reason.to_owned()),
+            // Whether any is left, an answer tells.
+            _ => {
+                seen.last = Some(reason.to_owned());
+                self.bell.notify_one();
+            }
         }
     }
 

@@ -171,7 +171,7 @@ impl Worker {
             }
         }
         drop(consumer);
-        self.over();
+        self.over(events);
     }
 
     fn may_fetch(&self) -> bool {
@@ -557,8 +557,15 @@ impl Worker {
         settled && open == 0
     }
 
-    fn over(mut self) {
+    fn over(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         self.member.leaves();
+        self.answer_rebalance();
+        while let Ok(event) = events.try_recv() {
+            match event {
+                Event::Assign(_) => self.answer_rebalance_with(None),
+                Event::Revoke { partitions, .. } => self.answer_rebalance_with(Some(&partitions)),
+            }
+        }
         for part in self.parts.drain(..) {
             self.consuming.hands().lose(part.share.number);
             part.lose();

@@ -106,17 +106,18 @@ async fn group(core: &Arc<Core>, spec: &GroupSpec, mode: TopologyMode) -> Result
         },
         (None, _) => {
             let places = groups::resolve(core, &about, &spec.start).await?;
+            let mut topics = vec![(about.name.as_str(), places)];
             if let Some(retry) = &retry {
-                retries(core, retry, &consumer_group).await?;
+                topics.push((retry, vec![(0, retries(core, retry).await?)]));
             }
-            groups::commit(core, &consumer_group, &about.name, &places).await?;
+            groups::commit(core, &consumer_group, &topics).await?;
             directory::write(core, &consumer_group, Some(&wanted)).await
         }
     }
 }
 
-/// The topic of a group's retries; what an earlier group of that name left there is passed over.
-async fn retries(core: &Arc<Core>, name: &str, consumer_group: &str) -> Result<()> {
+/// The topic of a group's retries, and its end: what an earlier group of that name left there is passed over.
+async fn retries(core: &Arc<Core>, name: &str) -> Result<u64> {
     if topics::partitions(core, name).await?.is_none() {
         let topic = names::topic_of(name);
         let topic = topic.ok_or_else(|| Error::new(ErrorKind::Limit, "no name for retries"))?;
@@ -124,8 +125,7 @@ async fn retries(core: &Arc<Core>, name: &str, consumer_group: &str) -> Result<(
         spec.options.insert("kafka.partitions".to_owned(), "1".to_owned());
         topics::create(core, &spec, &[]).await?;
     }
-    let (_, end) = topics::extent(core, name, 0).await?;
-    groups::commit(core, consumer_group, name, &[(0, end)]).await
+    Ok(topics::extent(core, name, 0).await?.1)
 }
 
 /// The topic of a group's dead letters, with the group that they wait for.

@@ -29,17 +29,18 @@ fn speaker(core: &Core, group: &str) -> Result<BaseConsumer<Context>> {
     client.create_with_context(Context(Arc::clone(&core.faults))).map_err(error)
 }
 
-/// Sets the places of a group without members.
+/// Sets the places of a group without members, on all of these topics.
 pub(super) async fn commit(
     core: &Arc<Core>,
     group: &str,
-    name: &str,
-    places: &[(i32, u64)],
+    topics: &[(&str, Vec<(i32, u64)>)],
 ) -> Result<()> {
     let mut list = TopicPartitionList::new();
-    for (partition, place) in places {
-        let place = Offset::Offset(i64::try_from(*place).unwrap_or(i64::MAX));
-        list.add_partition_offset(name, *partition, place).map_err(error)?;
+    for (name, places) in topics {
+        for (partition, place) in places {
+            let place = Offset::Offset(i64::try_from(*place).unwrap_or(i64::MAX));
+            list.add_partition_offset(name, *partition, place).map_err(error)?;
+        }
     }
     let client = speaker(core, group)?;
     let about = group.to_owned();

@@ -55,16 +55,21 @@ impl ConsumerContext for Told {
         what: RDKafkaRespErr,
         list: &mut TopicPartitionList,
     ) {
+        let is_assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Acquire) {
-            if let Err(said) = consumer.unassign() {
+            let answered = match is_assign {
+                true => consumer.incremental_assign(&TopicPartitionList::new()),
+                false => consumer.incremental_unassign(list),
+            };
+            if let Err(said) = answered.or_else(|_| consumer.unassign()) {
                 tracing::debug!(%said, "a member that leaves holds on to its partitions");
             }
             return;
         }
         let partitions = list.elements().iter().map(|element| element.partition()).collect();
-        let event = match what {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Event::Assign(partitions),
-            _ => Event::Revoke { partitions, lost: consumer.assignment_lost() },
+        let event = match is_assign {
+            true => Event::Assign(partitions),
+            false => Event::Revoke { partitions, lost: consumer.assignment_lost() },
         };
         // A task that is gone is about to leave.
         drop(self.events.send(event));

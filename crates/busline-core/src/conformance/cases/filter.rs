@@ -2,9 +2,8 @@
 
 use super::super::case::{Outcome, check_eq, registry};
 use super::super::world::{World, group, keyed, patterns, slices, text};
-use crate::error::Result;
 use crate::offset::Position;
-use crate::transport::{GroupSpec, Read, Session, TopicSpec, Topology};
+use crate::transport::{GroupSpec, Read, Session};
 
 registry! {
     Filter the_grammar_in_groups
@@ -59,13 +58,13 @@ const TABLE: &[(&[&str], &[&str])] = &[
 const END: &str = "end.of.the.table";
 
 async fn publish_table(world: &World, session: &dyn Session, topic: &crate::Topic) -> Outcome {
-    let batch: std::result::Result<Vec<_>, _> =
+    let batch: Result<Vec<_>, _> =
         KEYS.iter().chain([&END]).map(|key| keyed(topic, key, key)).collect();
     world.publish(session, batch?).await.map(drop)
 }
 
 /// The patterns of a row and the end; without any, every key.
-fn row(row: &[&str]) -> std::result::Result<crate::Patterns, super::super::Failure> {
+fn row(row: &[&str]) -> Result<crate::Patterns, super::super::Failure> {
     if row.is_empty() { patterns(&[]) } else { patterns(&[row, &[END]].concat()) }
 }
 
@@ -122,7 +121,7 @@ async fn patterns_belong_to_the_group(mut world: World) -> Outcome {
     let topic = world.topic("t")?;
     let spec = GroupSpec { patterns: patterns(&["yes.#"])?, ..group(&topic, "g")? };
     world.declare_groups(&*session, &topic, vec![spec]).await?;
-    let batch = |number: u32| -> std::result::Result<_, super::super::Failure> {
+    let batch = |number: u32| -> Result<_, super::super::Failure> {
         let one = |key: &str| keyed(&topic, key, &format!("{key} {number}"));
         Ok(vec![one("no")?, one("yes")?, one("no.yes")?, one("yes.no")?])
     };
@@ -164,7 +163,7 @@ async fn publish_rare(
     world: &World,
     session: &dyn Session,
     topic: &crate::Topic,
-) -> std::result::Result<Vec<String>, super::super::Failure> {
+) -> Result<Vec<String>, super::super::Failure> {
     let places = [(3, "rare"), (150, ""), (599, "rare"), (600, "rarer.still"), (1799, "rare")];
     for first in [0, 600, 1200] {
         let mut batch = Vec::new();
@@ -206,11 +205,7 @@ async fn rare_keys_in_readers(world: World) -> Outcome {
 async fn keys_arrive_as_they_were_sent(world: World) -> Outcome {
     let session = world.connect().await?;
     let topic = world.topic("t")?;
-    let topics = vec![TopicSpec::new(topic.clone())];
-    let declared: Result<()> = session
-        .declare(&Topology { topics, groups: vec![group(&topic, "g")?], ..Topology::default() })
-        .await;
-    declared?;
+    world.declare(&*session, &topic, &["g"]).await?;
     let longest = "k".repeat(crate::key::KEY_BYTES_MAX);
     let keys = ["", " ", "with space.and/slash", "*", "#", "ünï.コード", "a\tb", &longest];
     for key in keys {

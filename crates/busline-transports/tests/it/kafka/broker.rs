@@ -25,7 +25,7 @@ impl Broker {
     }
 
     pub(crate) fn shared() -> Option<Self> {
-        Self::find("BUSLINE_TEST_KAFKA", "127.0.0.1:39092")
+        Self::find("BUSLINE_TEST_KAFKA", "127.0.0.1:29092")
     }
 
     /// Deaths are noticed soon.
@@ -50,7 +50,7 @@ pub(crate) struct Breakable {
 
 impl Breakable {
     pub(crate) fn find() -> Option<Self> {
-        let broker = Broker::find("BUSLINE_TEST_KAFKA_FAULTS", "127.0.0.1:39192")?;
+        let broker = Broker::find("BUSLINE_TEST_KAFKA_FAULTS", "127.0.0.1:29192")?;
         let directory = directory("BUSLINE_TEST_KAFKA_FAULTS_DIR", "busline-kafka-faults")?;
         Some(Self { broker, directory })
     }

@@ -7,6 +7,9 @@
 )]
 
 mod broker;
+mod hermes;
+mod input;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +118,34 @@ async fn kafka_keeps_the_contract() {
 async fn kafka_keeps_the_contract_with_several_partitions() {
     let Some(broker) = Broker::shared() else { return };
     let harness = Kafka { url: broker.url("&partitions=3"), breakable: None };
-    keeps_the_contract(harness, AT_ONCE, leaves_the_broker_alone).await;
+    println!(
+        "skip: cases that count on the order of a whole topic, on topics with several partitions"
+    );
+    keeps_the_contract(harness, AT_ONCE, counts_on_no_order).await;
+}
+
+/// Most cases compare what comes with what was sent, in its order.
+fn counts_on_no_order(case: &Case) -> bool {
+    let names = [
+        "many_publishers_and_members_at_once",
+        "members_share_without_duplicates",
+        "a_different_group_is_a_conflict",
+        "verify_creates_nothing",
+        "joining_what_is_not_declared_fails",
+        "attempts_count_up",
+        "attempts_count_over_members_and_reopens",
+        "later_ones_of_an_ordering_key_wait",
+        "the_first_of_a_key_goes_on_after_any_settle",
+        "a_rejected_message_is_kept_unchanged",
+        "a_delayed_retry_survives_its_member",
+        "an_unsettled_message_does_not_come_twice",
+        "a_message_arrives_as_it_was_sent",
+        "closing_twice_is_no_error",
+        "a_deleted_group_is_gone",
+        "groups_are_listed",
+        "topics_are_listed",
+    ];
+    names.contains(&case.name) || case.capability == Capability::Order
 }
 
 #[tokio::test(flavor = "multi_thread")]
