@@ -75,14 +75,14 @@ fn parse(arguments: &[String]) -> Result<Setup> {
 async fn run(setup: &Setup) -> Result<()> {
     let mut figures: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
     for repetition in 0..setup.repetitions {
-        let mut config = BusConfig::new(format!("kafka://{}", setup.address));
+        let mut config = BusConfig::new(&format!("kafka://{}", setup.address));
         config.window = WINDOW;
         let bus = Bus::connect(config).await.map_err(text)?;
         let unique = std::process::id();
         // A topic each: what one left is not for the other.
         for who in turned(repetition) {
             let topic = format!("bench-{unique}-{repetition}-{who}");
-            let group = bus.group(&topic, "all").map_err(text)?;
+            let group = bus.group(topic.as_str(), "all").map_err(text)?;
             group.declare().await.map_err(text)?;
             let start = now();
             match who {

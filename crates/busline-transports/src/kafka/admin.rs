@@ -187,10 +187,10 @@ impl KafkaAdmin {
                 if peeked.len() >= limit {
                     return Ok(peeked);
                 }
-                if let Some(attempts) = found.attempts(&record.offset) {
-                    if busline_core::dead::is_for_group(&record.message, group.as_str()) {
-                        peeked.push(Peeked { record, attempts });
-                    }
+                if let Some(attempts) = found.attempts(&record.offset)
+                    && busline_core::dead::is_for_group(&record.message, group.as_str())
+                {
+                    peeked.push(Peeked { record, attempts });
                 }
             }
         }
@@ -215,11 +215,11 @@ impl KafkaAdmin {
         }
         let mut topics = vec![(found.about.name.as_str(), places)];
         let retry = names::retry(&found.settings.topic, &found.settings.group)?;
-        if let Some(retry) = &retry {
-            if topics::partitions(&self.core, retry).await?.is_some() {
-                let (_, end) = topics::extent(&self.core, retry, 0).await?;
-                topics.push((retry, vec![(0, end)]));
-            }
+        if let Some(retry) = &retry
+            && topics::partitions(&self.core, retry).await?.is_some()
+        {
+            let (_, end) = topics::extent(&self.core, retry, 0).await?;
+            topics.push((retry, vec![(0, end)]));
         }
         groups::commit(&self.core, &found.name, &topics).await
     }

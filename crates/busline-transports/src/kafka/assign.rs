@@ -59,7 +59,7 @@ async fn locate(
     for ((name, partition, is_retry), committed) in wanted.into_iter().zip(committed) {
         let extent = topics::extent(&core, &name, partition).await?;
         let known = is_retry || partition >= declared;
-        let (ledger, has_gap) = begin(&about, partition, known, committed, extent)?;
+        let (ledger, has_gap) = begin(&about, partition, known, &committed, extent)?;
         located.push(Located { name, partition, is_retry, ledger, has_gap });
     }
     Ok(located)
@@ -69,7 +69,7 @@ fn begin(
     about: &topics::About,
     partition: i32,
     is_new: bool,
-    committed: Committed,
+    committed: &Committed,
     (first, end): (u64, u64),
 ) -> Result<(Ledger, bool)> {
     let topic = &about.topic;
@@ -142,7 +142,7 @@ impl Worker {
     }
 
     /// The group takes partitions away: nothing more is handed out of them.
-    pub(super) fn revoke(&mut self, partitions: Vec<i32>, lost: bool) {
+    pub(super) fn revoke(&mut self, partitions: &[i32], lost: bool) {
         self.core.tell(SessionEvent::Revoked(self.consuming.topic.clone()));
         self.is_revoking = true;
         let is_of = |part: &&mut Part| partitions.contains(&part.partition);

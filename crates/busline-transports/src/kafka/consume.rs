@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use busline_core::delivery::{SettledSender, lost};
 use busline_core::transport::SessionEvent;
-use busline_core::{Backoff, Error, ErrorKind, Outcome, Patterns, Result, Timestamp};
+use busline_core::{Error, ErrorKind, Patterns, Result, Timestamp};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::assign::Located;
 use super::client::blocking;
-use super::consuming::{Consuming, Job, answer};
+use super::consuming::{Consuming, Job};
 use super::directory::Read;
 use super::error::error;
 use super::hands::Held;
@@ -24,9 +23,9 @@ use super::lanes::Lanes;
 use super::mapping::Came;
 use super::member::{Event, Member, Told};
 use super::part::{Fetched, Part};
-use super::route;
 use super::session::Core;
 use super::settings::Settings;
+use super::settle::Routed;
 use super::topics::About;
 
 /// A commit that failed is tried again after this.
@@ -34,13 +33,6 @@ const RECOMMIT: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether the topic is still the one that it was.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// What became of a copy: the original is settled once it is stored.
-struct Routed {
-    held: Held,
-    done: Option<SettledSender>,
-    stored: Result<()>,
-}
 
 /// What happens after some time.
 pub(super) enum Pause {
@@ -84,7 +76,7 @@ pub(super) struct Worker {
     next_tag: u64,
     pub(super) next_share: u64,
     pub(super) locating: Futures<Result<Vec<Located>>>,
-    routes: Futures<Routed>,
+    pub(super) routes: Futures<Routed>,
     pub(super) pauses: Futures<Pause>,
     /// The commit on its way, one at a time.
     commits: Futures<Result<()>>,
@@ -94,9 +86,9 @@ pub(super) struct Worker {
     pub(super) is_revoking: bool,
     /// Whether it is being written that a member was there.
     pub(super) seeing: usize,
-    stopping: bool,
-    stops: Vec<oneshot::Sender<()>>,
-    finishes: Vec<oneshot::Sender<()>>,
+    pub(super) stopping: bool,
+    pub(super) stops: Vec<oneshot::Sender<()>>,
+    pub(super) finishes: Vec<oneshot::Sender<()>>,
 }
 
 impl Worker {
@@ -183,138 +175,7 @@ impl Worker {
         self.stopping
     }
 
-    fn job(&mut self, job: Job) {
-        match job {
-            Job::Settle { held, outcome, done } => self.settle(held, outcome, done),
-            Job::Release(held) => {
-                let attempt = held.before.saturating_add(1);
-                match self.exhausted(attempt) {
-                    Some(reason) => self.reject(held, reason, None),
-                    None => self.again(held, Backoff::default().before_attempt(attempt + 1)),
-                }
-            }
-            Job::GiveBack(held) => {
-                if let Some(part) = self.part(&held) {
-                    part.take_back(held.place());
-                }
-                self.again(held, Duration::ZERO);
-            }
-            Job::Stop(done) => {
-                self.stops.extend(done);
-                self.stop();
-            }
-            Job::Finish(done) => {
-                self.finishes.push(done);
-                self.stop();
-            }
-        }
-    }
-
-    fn settle(&mut self, held: Held, outcome: Outcome, done: Option<SettledSender>) {
-        if self.part(&held).is_none() {
-            return answer(done, Err(lost("its partition is another's")));
-        }
-        let attempt = held.before.saturating_add(1);
-        match (outcome, self.exhausted(attempt)) {
-            (Outcome::Ack, _) => self.settled(&held, done),
-            (Outcome::Reject { reason }, _) | (Outcome::Retry { .. }, Some(reason)) => {
-                self.reject(held, reason, done);
-            }
-            (Outcome::Retry { after }, None) => {
-                let retry = self.plan.group.as_ref().and_then(|group| group.retry.clone());
-                match (after, retry) {
-                    (Some(after), Some(retry)) if self.lanes.is_none() => {
-                        let shards = self.plan.about.shards;
-                        let core = Arc::clone(&self.core);
-                        let copy = route::retry(core, shards, retry, &held, after);
-                        self.route(held, done, copy);
-                    }
-                    // In its place, which only this member can keep for it.
-                    (after, _) => {
-                        self.again(held, after.unwrap_or_default());
-                        answer(done, Ok(()));
-                    }
-                }
-            }
-        }
-    }
-
-    fn exhausted(&self, attempt: u32) -> Option<String> {
-        let max = self.plan.group.as_ref()?.settings.attempts_max?;
-        (attempt >= max).then(|| format!("attempts exhausted: {attempt} of {max}"))
-    }
-
-    fn reject(&mut self, held: Held, reason: String, done: Option<SettledSender>) {
-        let Some(group) = self.consuming.group.clone() else {
-            // Nobody could ever look for them.
-            tracing::warn!(topic = %self.consuming.topic, %reason, "a broadcast has no dead letters");
-            return self.settled(&held, done);
-        };
-        let topic = self.consuming.topic.clone();
-        let core = Arc::clone(&self.core);
-        let letter = route::dead(core, topic, group, self.plan.about.shards, &held, reason);
-        self.route(held, done, letter);
-    }
-
-    fn route(
-        &mut self,
-        held: Held,
-        done: Option<SettledSender>,
-        copy: BoxFuture<'static, Result<()>>,
-    ) {
-        let routing = async move { Routed { held, done, stored: copy.await } };
-        self.routes.push(Box::pin(routing));
-    }
-
-    fn routed(&mut self, routed: Routed) {
-        let Routed { held, done, stored } = routed;
-        match stored {
-            Ok(()) => self.settled(&held, done),
-            Err(why) => {
-                tracing::warn!(topic = %self.consuming.topic, error = %why, "not settled, it comes again");
-                self.again(held, Backoff::default().first);
-                answer(done, Err(why));
-            }
-        }
-    }
-
-    fn settled(&mut self, held: &Held, done: Option<SettledSender>) {
-        match self.part(held) {
-            Some(part) => {
-                part.open -= 1;
-                part.settle(held.place(), done);
-            }
-            None => answer(done, Err(lost("its partition is another's"))),
-        }
-        let Some(lanes) = &mut self.lanes else { return };
-        if let Some(next) = lanes.goes_on(&held.came.lane()) {
-            let partition = next.came.partition;
-            let mut parts = self.parts.iter_mut();
-            if let Some(part) = parts.find(|part| part.partition == partition && !part.is_retry) {
-                part.push(next, true);
-            }
-        }
-    }
-
-    /// It is delivered again in its place, after this.
-    fn again(&mut self, held: Held, after: Duration) {
-        let fetched = Fetched { came: Arc::clone(&held.came), is_first: self.lanes.is_some() };
-        let share = held.share.number;
-        let stopping = self.stopping;
-        let Some(part) = self.part(&held) else { return };
-        part.open -= 1;
-        // Whoever comes next finds it unsettled.
-        if part.is_leaving || stopping {
-            return;
-        }
-        if after.is_zero() {
-            return part.push(fetched, true);
-        }
-        part.timed += 1;
-        self.later(share, fetched, after);
-    }
-
-    fn later(&mut self, share: u64, fetched: Fetched, after: Duration) {
+    pub(super) fn later(&mut self, share: u64, fetched: Fetched, after: Duration) {
         let sleep = self.core.clock.sleep(after);
         self.pauses.push(Box::pin(async move {
             sleep.await;
@@ -343,7 +204,7 @@ impl Worker {
     fn event(&mut self, event: Event) {
         match event {
             Event::Assign(partitions) => self.locate(partitions),
-            Event::Revoke { partitions, lost } => self.revoke(partitions, lost),
+            Event::Revoke { partitions, lost } => self.revoke(&partitions, lost),
         }
     }
 
@@ -526,7 +387,7 @@ impl Worker {
         })));
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         if std::mem::replace(&mut self.stopping, true) {
             return;
         }
@@ -574,7 +435,7 @@ impl Worker {
     }
 
     /// The partition that it came from, if that is still this member's.
-    fn part(&mut self, held: &Held) -> Option<&mut Part> {
+    pub(super) fn part(&mut self, held: &Held) -> Option<&mut Part> {
         self.parts.iter_mut().find(|part| part.share.number == held.share.number)
     }
 }

@@ -107,7 +107,13 @@ impl SettleQueue for Consuming {
     }
 
     fn lost(&self, tag: u64) -> BoxFuture<'static, ()> {
-        let share = self.hands().out.get(&tag).map(|held| Arc::clone(&held.share));
+        let (share, is_lost) = {
+            let hands = self.hands();
+            (hands.out.get(&tag).map(|held| Arc::clone(&held.share)), hands.is_lost(tag))
+        };
+        if is_lost {
+            return Box::pin(std::future::ready(()));
+        }
         let (hands, ended) = (Arc::clone(&self.hands), self.ended.clone());
         Box::pin(async move {
             let Some(share) = share else {

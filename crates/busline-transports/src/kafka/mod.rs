@@ -45,6 +45,7 @@ mod read;
 mod route;
 mod session;
 mod settings;
+mod settle;
 mod subscribe;
 mod topics;
 

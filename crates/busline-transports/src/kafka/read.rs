@@ -46,6 +46,8 @@ pub(super) struct KafkaReader {
     position: BTreeMap<i32, u64>,
     /// When it was looked whether the topic is still the same.
     looked: Duration,
+    /// It was at the end: what comes then may be of another topic of that name.
+    was_idle: bool,
 }
 
 impl std::fmt::Debug for KafkaReader {
@@ -89,6 +91,7 @@ pub(super) async fn open(core: &Arc<Core>, read: Read) -> Result<KafkaReader> {
         buffer: VecDeque::new(),
         position: BTreeMap::new(),
         looked: core.clock.monotonic(),
+        was_idle: false,
     };
     reader.go(places)?;
     Ok(reader)
@@ -190,11 +193,12 @@ impl KafkaReader {
     async fn still_there(&mut self) -> Result<()> {
         self.core.ended.check()?;
         let now = self.core.clock.monotonic();
-        if now < self.looked + LOOK_AGAIN {
+        if now < self.looked + LOOK_AGAIN && !self.was_idle {
             return Ok(());
         }
         is_same(&self.core, &self.about).await?;
         self.looked = now;
+        self.was_idle = false;
         Ok(())
     }
 
@@ -211,9 +215,9 @@ impl KafkaReader {
     }
 
     async fn next_chunk(&mut self) -> Result<Vec<Record>> {
-        self.still_there().await?;
         while self.buffer.is_empty() {
             if self.is_at_end().await? {
+                self.was_idle = true;
                 return Ok(Vec::new());
             }
             let before = self.places.clone();
@@ -230,6 +234,7 @@ impl KafkaReader {
                 }
             }
         }
+        self.still_there().await?;
         let count = self.buffer.len().min(self.chunk_max);
         let chunk: Vec<_> = self.buffer.drain(..count).collect();
         if let Some((_, behind)) = chunk.last() {
@@ -242,6 +247,7 @@ impl KafkaReader {
     }
 
     async fn wait_for_more(&mut self) -> Result<()> {
+        self.was_idle |= self.buffer.is_empty();
         while self.buffer.is_empty() {
             let again = self.core.clock.sleep(LOOK_AGAIN);
             let ended = self.core.ended.clone();
