@@ -108,7 +108,7 @@ async fn run(setup: &Setup) -> Result<()> {
 
 /// Who is first changes: a broker has more to do just after a work.
 fn turned(repetition: usize) -> [&'static str; 2] {
-    if repetition % 2 == 0 { ["rdkafka", "busline"] } else { ["busline", "rdkafka"] }
+    if repetition.is_multiple_of(2) { ["rdkafka", "busline"] } else { ["busline", "rdkafka"] }
 }
 
 #[allow(clippy::disallowed_methods, reason = "it measures")]
@@ -228,7 +228,7 @@ async fn raw_consume(setup: &Setup, topic: &str) -> Result<()> {
     for number in 1..=setup.messages {
         let message = consumer.recv().await.map_err(text)?.detach();
         bytes += message.payload().map_or(0, <[u8]>::len);
-        if number % WINDOW == 0 || number == setup.messages {
+        if number.is_multiple_of(WINDOW) || number == setup.messages {
             let mut list = TopicPartitionList::new();
             let place = Offset::Offset(message.offset() + 1);
             list.add_partition_offset(topic, message.partition(), place).map_err(text)?;

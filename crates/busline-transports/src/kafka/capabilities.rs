@@ -27,7 +27,7 @@ fn own(config: &KafkaConfig) -> Capabilities {
     if several {
         all.order_scope = OrderScope::Key;
     }
-    let emulated: [(Capability, &'static str); 14] = [
+    let emulated: [(Capability, &'static str); 13] = [
         (C::Differences, "how groups were declared is kept in the topic busline.groups"),
         (C::Filter, "a member passes over what its group does not want"),
         (C::Settle, "what is settled behind a group's place is kept in the text of its commit"),
@@ -47,17 +47,17 @@ fn own(config: &KafkaConfig) -> Capabilities {
             "a key of its own on the topic of replies, of which every instance reads all",
         ),
         (C::Peek, "the log is read from the group's place on"),
-        (C::Reconnect, "the link connects, declares and sends again"),
     ];
     for (capability, how) in emulated {
         all = all.set(capability, Support::Emulated(how));
     }
-    let refused: [(Capability, &'static str); 5] = [
+    let refused: [(Capability, &'static str); 6] = [
         (C::Sharing, "members share by partitions: declare the topic with kafka.partitions"),
         (C::Lease, "a delivery is held until its session ends: use file:"),
         (C::Unroutable, "the log takes everything: look at the groups first"),
         (C::Deduplication, "make handlers idempotent by message id, or use file:"),
         (C::Counters, "look at lag and members, or use file:"),
+        (C::Reconnect, "shown for publishers and consumers, not yet for readers: open those anew"),
     ];
     for (capability, way_out) in refused {
         all = all.set(capability, Support::Refused(way_out));
@@ -83,5 +83,4 @@ fn hermes(config: &KafkaConfig) -> Capabilities {
         none = none.set(capability, Support::Native);
     }
     none.set(C::Filter, Support::Emulated("a reader passes over what it does not want"))
-        .set(C::Reconnect, Support::Emulated("the link connects, and sends again"))
 }
