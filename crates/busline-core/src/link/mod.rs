@@ -77,7 +77,7 @@ struct Inner {
     consume: Arc<Mutex<Slot>>,
     /// What was declared through this link, to be declared again on a new session.
     known: std::sync::Mutex<known::Known>,
-    outbox: std::sync::OnceLock<outbox::Outbox>,
+    outbox: std::sync::OnceLock<Arc<outbox::Outbox>>,
     /// Who connects, over all sessions.
     instance: String,
     closed: watch::Sender<bool>,
@@ -208,7 +208,12 @@ impl Link {
             bind(&*session, &batch)?;
             return session.send(batch).await;
         }
-        self.0.outbox.get_or_init(|| outbox::Outbox::start(self)).send(batch).await
+        let outbox = self.0.outbox.get_or_init(|| outbox::Outbox::new(self));
+        tokio::select! {
+            biased;
+            sent = outbox.send(self, batch) => sent,
+            () = self.closed() => Err(closed()),
+        }
     }
 
     /// Subscribes; the subscription outlives lost sessions.
@@ -276,6 +281,9 @@ impl Link {
             )),
         };
         self.0.closed.send_replace(true);
+        if let Some(outbox) = self.0.outbox.get() {
+            outbox.close();
+        }
         // After a close that took too long the sessions go without a word.
         for role in [Role::Publish, Role::Consume] {
             drop(self.slot(role).try_lock().map(|mut slot| slot.session.take()));
