@@ -125,7 +125,7 @@ pub(crate) struct ReceiptAnswer(Arc<Cell>);
 
 impl ReceiptAnswer {
     pub(crate) fn answer(self, published: Published) {
-        self.0.answer(published);
+        Cell::answer(self.0.lock(), published);
     }
 }
 
@@ -148,15 +148,18 @@ impl Cell {
 
     /// The answer of a session: to who watches, else to who waits.
     fn tell(&self, published: Published) {
-        let watch = self.lock().watch.take();
-        match watch {
-            Some((watch, number)) => watch.answered(number, published),
-            None => self.answer(published),
+        let mut inside = self.lock();
+        match inside.watch.take() {
+            Some((watch, number)) => {
+                drop(inside);
+                watch.answered(number, published);
+            }
+            // Under the same lock: who begins to watch finds either no answer, or this one.
+            None => Self::answer(inside, published),
         }
     }
 
-    fn answer(&self, published: Published) {
-        let mut inside = self.lock();
+    fn answer(mut inside: MutexGuard<'_, Inside>, published: Published) {
         if inside.is_answered {
             return;
         }

@@ -26,6 +26,9 @@ use super::session::Core;
 /// Taken in at once, before anything else is looked at.
 const TAKE_MAX: usize = 256;
 
+/// A part of what the broker sends ahead.
+const ACKS_SHARE: u16 = 4;
+
 /// What became of a copy: the original is acked once it is stored.
 struct Routed {
     tag: u64,
@@ -55,6 +58,8 @@ pub(super) struct Worker {
     timers: Futures<(u64, Held)>,
     /// Who asked, of those whose settles are not flushed yet.
     awaited: Vec<SettledSender>,
+    /// So many are told the broker while it has not answered yet, so that it has always something to send.
+    acks_max: usize,
     stopping: bool,
     stops: Vec<oneshot::Sender<()>>,
     finishes: Vec<oneshot::Sender<()>>,
@@ -67,6 +72,7 @@ impl Worker {
         channel: Channel,
         consumer: Consumer,
         jobs: mpsc::UnboundedReceiver<Job>,
+        prefetch: u16,
     ) {
         let worker = Self {
             core: Arc::clone(core),
@@ -80,6 +86,7 @@ impl Worker {
             flushes: FuturesUnordered::new(),
             timers: FuturesUnordered::new(),
             awaited: Vec::new(),
+            acks_max: usize::from(prefetch / ACKS_SHARE).max(1),
             stopping: false,
             stops: Vec::new(),
             finishes: Vec::new(),
@@ -259,8 +266,13 @@ impl Worker {
         }
     }
 
-    /// Tells the broker what was settled since the last time.
+    /// Tells the broker what was settled since the last time: at once when it has answered what it was told before, else
+    /// together with what is settled until then, up to a part of what it may send ahead.
     fn tell(&mut self) {
+        let is_busy = !self.flushes.is_empty() || !self.writes.is_empty();
+        if is_busy && !self.stopping && self.tags.acked() < self.acks_max {
+            return;
+        }
         for Ack { tag, multiple } in self.tags.acks() {
             let channel = self.channel.clone();
             let options = BasicAckOptions { multiple };
@@ -272,6 +284,9 @@ impl Worker {
             self.flush(move || {
                 finishes.into_iter().for_each(|done| done.send(()).unwrap_or_default())
             });
+        }
+        if !self.flushes.is_empty() && !self.stopping {
+            return;
         }
         self.awaited.retain(SettledSender::is_awaited);
         if !self.awaited.is_empty() {

@@ -64,7 +64,7 @@ pub(super) async fn open(core: &Arc<Core>, spec: Subscribe) -> Result<AmqpSubscr
     );
     let consumer = opened(consume.await).map_err(|error| core.why(error))?;
     let (consuming, jobs) = Consuming::new(about);
-    Worker::start(core, &consuming, channel, consumer, jobs);
+    Worker::start(core, &consuming, channel, consumer, jobs, prefetch);
     core.remember(&consuming);
     Ok(AmqpSubscription {
         dialect: core.dialect,
