@@ -14,7 +14,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -80,13 +80,14 @@ struct Inner {
     outbox: std::sync::OnceLock<Arc<outbox::Outbox>>,
     /// Who connects, over all sessions.
     instance: String,
+    /// Whether there was a session, for whichever role: then the bus is the right one, and is waited for.
+    connected_before: AtomicBool,
     closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct Slot {
     session: Option<Arc<dyn Session>>,
-    connected_before: bool,
 }
 
 impl Link {
@@ -104,6 +105,7 @@ impl Link {
             known: std::sync::Mutex::default(),
             outbox: std::sync::OnceLock::new(),
             instance: uuid::Uuid::new_v4().simple().to_string(),
+            connected_before: AtomicBool::new(false),
             closed: watch::Sender::new(false),
         })))
     }
@@ -160,13 +162,13 @@ impl Link {
     async fn open(self, role: Role, mut slot: OwnedMutexGuard<Slot>) -> Result<Arc<dyn Session>> {
         let session = tokio::select! {
             biased;
-            session = self.connect(role, !slot.connected_before) => session?,
+            session = self.connect(role) => session?,
             () = self.closed() => return Err(closed()),
         };
         if self.is_closed() {
             return Err(closed());
         }
-        slot.connected_before = true;
+        self.0.connected_before.store(true, Ordering::Relaxed);
         slot.session = Some(Arc::clone(&session));
         Ok(session)
     }
@@ -338,12 +340,13 @@ impl Link {
         self.0.transports.get(index).expect("the index is below the length")
     }
 
-    async fn connect(&self, role: Role, first: bool) -> Result<Arc<dyn Session>> {
+    async fn connect(&self, role: Role) -> Result<Arc<dyn Session>> {
         let options = &self.0.options;
         let started = self.clock().monotonic();
         let mut waits = options.backoff.waits();
         let mut tried = 0;
         loop {
+            let first = !self.0.connected_before.load(Ordering::Relaxed);
             let error = match self.connect_in_time(role, first).await {
                 Ok(session) => return Ok(session),
                 Err(error) => error.during("connect"),

@@ -540,3 +540,50 @@ async fn what_is_refused_fails_when_it_binds_and_names_the_way_out() {
         assert!(error.to_string().contains("choose file:"), "{error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_was_there_is_waited_for_also_by_who_publishes_for_the_first_time() {
+    let (link, broker) = link().await;
+    broker.refuse_connects(true);
+    broker.restart();
+    let mut sending = Box::pin(link.send(batch(&["1"])));
+    tokio::time::timeout(Duration::from_secs(60), &mut sending).await.unwrap_err();
+    broker.refuse_connects(false);
+    for receipt in sending.await.unwrap() {
+        receipt.await.unwrap();
+    }
+    assert_eq!(texts(&stored(&link).await), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_dropped_still_tells_what_became_of_what_it_has_sent() {
+    let (link, broker) = link().await;
+    broker.block("memory alarm");
+    let mut receipts = link.send(batch(&["1", "2"])).await.unwrap();
+    let outbox = Arc::downgrade(link.0.outbox.get().unwrap());
+    drop(link);
+    broker.unblock();
+    let last = receipts.pop().unwrap();
+    assert!(receipts.pop().unwrap().await.is_ok() && last.await.is_ok());
+    // And leaves nothing behind: what watches ends with what is watched.
+    assert!(outbox.upgrade().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_while_it_is_about_to_be_watched_is_not_missed() {
+    let (link, _broker) = link().await;
+    let senders = (0..4).map(|_| {
+        let link = link.clone();
+        tokio::spawn(async move {
+            for number in 0..2_000 {
+                let receipts = link.send(batch(&["x"])).await.unwrap();
+                if number % 2 == 0 {
+                    futures_util::future::join_all(receipts).await;
+                }
+            }
+        })
+    });
+    futures_util::future::join_all(senders).await.into_iter().for_each(|sent| sent.unwrap());
+    // Each has given its permit back: with one missing, this would wait for ever.
+    link.close(Duration::from_secs(20)).await.unwrap();
+}
