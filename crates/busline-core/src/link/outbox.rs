@@ -337,5 +337,10 @@ impl ReceiptWatch for Outbox {
         if is_calm {
             self.calm.notify_waiters();
         }
+        if self.link.strong_count() == 0 {
+            // The last answer ends the session, elsewhere: who answers may be in the middle of it.
+            let runtime = self.runtime.clone();
+            runtime.spawn(async move { drop(self) });
+        }
     }
 }
