@@ -137,6 +137,28 @@ impl Bus {
         Ok(Publisher::new(self.link.clone(), topic))
     }
 
+    /// Declares a topic whose log can be read.
+    pub(crate) async fn declare_log(&self, topic: &Topic) -> Result<()> {
+        let spec = TopicSpec { replay: true, ..TopicSpec::new(topic.clone()) };
+        let topology = Topology { mode: self.topology, topics: vec![spec], groups: Vec::new() };
+        self.link.declare(&topology).await
+    }
+
+    /// A publisher to a topic that was declared.
+    pub(crate) fn publisher_to(&self, topic: Topic) -> Publisher {
+        Publisher::new(self.link.clone(), topic)
+    }
+
+    /// Whether what is missing may be created.
+    pub(crate) fn creates(&self) -> bool {
+        self.topology == TopologyMode::Create
+    }
+
+    /// Whether there is a session to consume by, rather than an attempt to get one.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.link.is_connected(Role::Consume)
+    }
+
     /// A group of a topic, to declare and to join.
     pub fn group<T, G>(&self, topic: T, group: G) -> Result<GroupBuilder>
     where

@@ -274,6 +274,11 @@ impl LogReader {
         }
     }
 
+    /// Waits until there may be more. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> Result<()> {
+        self.reader.wait().await
+    }
+
     /// Goes elsewhere. After an error the reader stays where it was.
     pub async fn seek(&mut self, to: Position) -> Result<()> {
         self.reader.seek(to).await?;

@@ -19,6 +19,10 @@ pub mod blocking;
 mod bus;
 mod config;
 mod consume;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
+pub mod log;
 mod publish;
 pub mod service;
 pub mod store;
