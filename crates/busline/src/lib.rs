@@ -43,6 +43,8 @@ pub use publish::Publisher;
 pub mod transport {
     pub use busline_core::transport::*;
     pub use busline_transports::registry::{profiles, schemes};
+    pub use busline_transports::settings::{Schema, Setting, SettingValue, Settings};
+    pub use busline_transports::{BusUrl, Registry, TransportFactory, open};
 }
 
 #[cfg(all(feature = "file", unix))]

@@ -21,6 +21,7 @@ use busline_core::transport::{Dialect, Transport};
 use busline_core::{
     Clock, Error, ErrorKind, Message, PendingReceipt, PublishError, Result, SystemClock,
 };
+use busline_transports::Registry;
 use serde::Serialize;
 
 use self::attempts::Attempts;
@@ -74,10 +75,8 @@ impl Publisher {
 
     /// As [`Publisher::open`], by a configuration.
     pub fn with_config(config: BusConfig, service: &str) -> Result<Self> {
-        config.check()?;
-        let urls = config.urls.iter();
-        let transports: Result<Vec<_>> = urls.map(|url| busline_transports::open(url)).collect();
-        Self::over(transports?, config, SystemClock::shared(), service)
+        let transports = config.transports(&Registry::new())?;
+        Self::over(transports, config, SystemClock::shared(), service)
     }
 
     /// As [`Publisher::open`], over transports of one's own and with the clock that waiting goes by; the

@@ -2,6 +2,7 @@
 
 mod blocking;
 mod reading;
+mod third;
 mod trouble;
 mod waiting;
 
