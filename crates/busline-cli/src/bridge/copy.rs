@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use busline::transport::Batch;
-use busline::{Bus, Capability, Offset, PendingReceipt, Position, Published, Publisher, Receipt};
+use busline::transport::{Batch, Dialect};
+use busline::{
+    Bus, Capability, Message, Offset, PendingReceipt, Position, Published, Publisher, Receipt,
+};
 
 use super::args::Plan;
 use super::source::{Done, Item, Source};
@@ -21,7 +23,7 @@ const SAVE_EVERY_COUNT: u64 = 2048;
 /// How often it is asked how much is left, for who looks on.
 const LAG_EVERY: Duration = Duration::from_secs(2);
 /// After a signal receipts are waited for no longer than this.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_MAX: Duration = Duration::from_secs(3);
 
 /// Where messages go to.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Target {
     mandatory: bool,
     /// Whether it keeps all that a message has.
     pub(super) keeps_all: bool,
+    /// It has no place for anything beside key, payload and time, and refuses what has more.
+    is_plain: bool,
 }
 
 impl Target {
@@ -39,12 +43,22 @@ impl Target {
         let keeps = |capability| capabilities.get(capability).is_kept();
         let mandatory = !keeps(Capability::Replay) && keeps(Capability::Unroutable);
         let publisher = bus.publisher(plan.to.topic.clone()).await?;
-        Ok(Self { publisher, mandatory, keeps_all: keeps(Capability::AllFields) })
+        let keeps_all = keeps(Capability::AllFields);
+        let is_plain = bus.dialect() == Dialect::Hermes;
+        Ok(Self { publisher, mandatory, keeps_all, is_plain })
     }
 
     /// The same message for the target: when the source took it is when it was made, if nothing else says.
-    fn message(&self, item: &Item) -> busline::Message {
-        let mut message = item.message.clone();
+    fn message(&self, item: &Item) -> Message {
+        let mut message = match self.is_plain {
+            true => {
+                let Message { topic, key, payload, properties, .. } = item.message.clone();
+                let mut plain = Message::new(topic, key, payload);
+                plain.properties.timestamp = properties.timestamp;
+                plain
+            }
+            false => item.message.clone(),
+        };
         message.topic = self.publisher.topic().clone();
         if message.properties.timestamp.is_none() && item.time.is_some() {
             message.properties.timestamp = item.time;

@@ -80,6 +80,21 @@ fn everything_that_a_message_has_is_copied_in_order() {
     }
 }
 
+/// On a bus of Hermes there is nothing beside key, payload and time, and a message with more would be refused.
+#[test]
+fn to_a_bus_that_has_no_place_for_it_the_rest_is_left() {
+    let place = Place::new();
+    let (from, to) = (url(&place, "from"), url(&place, "to") + "?dialect=hermes");
+    let producer = Producer::open(&from, "t").unwrap();
+    producer.send_message(producer_message(1)).unwrap();
+    let done = place.run(&bridge(&from, &to, &[]));
+    assert_eq!(done.code, 0, "{done:?}");
+    let (before, after) = (read(&from, 1).remove(0), read(&to, 1).remove(0).message);
+    let mut expected = busline::Message::new(after.topic.clone(), before.message.key, vec![0, 255]);
+    expected.properties.timestamp = Some(before.time);
+    assert_eq!(after, expected);
+}
+
 fn producer_message(n: u32) -> busline::Message {
     let topic = "t".try_into().unwrap();
     let mut message =

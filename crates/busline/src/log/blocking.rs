@@ -25,6 +25,7 @@ use std::time::Duration;
 use busline_core::{
     Error, ErrorKind, Key, Message, Offset, PublishError, Record, Result, Timestamp, Topic,
 };
+use busline_transports::Registry;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
@@ -55,10 +56,19 @@ impl Producer {
         T: TryInto<Topic>,
         Error: From<T::Error>,
     {
+        Self::connect_by(&Registry::new(), config, topic)
+    }
+
+    /// Opens a bus by its configuration, and by a registry that has transports of others too.
+    pub fn connect_by<T>(registry: &Registry, config: BusConfig, topic: T) -> Result<Self>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
         let topic: Topic = topic.try_into()?;
-        let worker = Worker::start("producer")?;
+        let (worker, registry) = (Worker::start("producer")?, registry.clone());
         let producer = worker.wait(async move {
-            super::Producer::owning(Bus::connect(config).await?, topic).await
+            super::Producer::owning(Bus::connect_by(&registry, config).await?, topic).await
         })??;
         Ok(Self(Arc::new((worker, producer))))
     }
@@ -137,10 +147,20 @@ impl Consumer {
         T: TryInto<Topic>,
         Error: From<T::Error>,
     {
+        Self::connect_by(&Registry::new(), config, topic)
+    }
+
+    /// Opens a bus by its configuration, and by a registry that has transports of others too.
+    pub fn connect_by<T>(registry: &Registry, config: BusConfig, topic: T) -> Result<Self>
+    where
+        T: TryInto<Topic>,
+        Error: From<T::Error>,
+    {
         let topic: Topic = topic.try_into()?;
-        let worker = Worker::start("consumer")?;
-        let consumer = worker
-            .wait(async move { super::Consumer::owning(&Bus::connect(config).await?, topic) })??;
+        let (worker, registry) = (Worker::start("consumer")?, registry.clone());
+        let consumer = worker.wait(async move {
+            super::Consumer::owning(&Bus::connect_by(&registry, config).await?, topic)
+        })??;
         Ok(Self { worker, consumer: Arc::new(Mutex::new(consumer)), ends: false })
     }
 

@@ -44,8 +44,10 @@ pub struct Consumer {
     place: Position,
     /// Reads from there; opened when it is needed.
     open: Option<Open>,
-    /// What stopped it: it is said again until it is told what to do.
-    stopped: Option<Error>,
+    /// What stopped it, and the place behind that: it is said again until it is told what to do.
+    stopped: Option<(Error, Option<Position>)>,
+    /// Damage that was met and not told yet.
+    damaged: Option<Error>,
     /// Where the last unreadable message is.
     unreadable: Option<Offset>,
     /// How many of them were passed over.
@@ -56,6 +58,8 @@ pub struct Consumer {
 struct Open {
     category: Option<Key>,
     chunk_max: usize,
+    /// Whether it has given anything.
+    has_found: bool,
     reader: LogReader,
 }
 
@@ -92,6 +96,7 @@ impl Consumer {
             place: Position::Earliest,
             open: None,
             stopped: None,
+            damaged: None,
             unreadable: None,
             skipped: 0,
         })
@@ -178,18 +183,17 @@ impl Consumer {
             (Position::Latest | Position::Time(_), Some(offset)) => Position::Offset(offset),
             (to, _) => to,
         };
-        self.open = Some(Open { category: None, chunk_max: 0, reader });
-        self.stopped = None;
+        self.open = Some(Open { category: None, chunk_max: 0, has_found: false, reader });
+        (self.stopped, self.damaged) = (None, None);
         Ok(())
     }
 
-    /// Goes behind the message that it stopped at; does nothing when it has not stopped.
+    /// Goes behind the message that it stopped at; does nothing when it has not stopped, and where only the bus
+    /// knows what comes next.
     pub fn skip_unreadable(&mut self) {
-        if self.stopped.take().is_some()
-            && let Some(offset) = &self.unreadable
-        {
-            self.place = Position::Offset(offset.next());
-            self.open = None;
+        if let Some((_, Some(behind))) = &self.stopped {
+            self.place = behind.clone();
+            self.stopped = None;
         }
     }
 
@@ -286,25 +290,68 @@ impl Consumer {
 
     /// The next record, and the place behind it.
     async fn get(&mut self, category: Option<Key>) -> Result<Option<(Record, Position)>> {
-        if let Some(stopped) = &self.stopped {
+        if let Some((stopped, _)) = &self.stopped {
             return Err(stopped.clone());
         }
         let clock = Arc::clone(self.bus.clock());
         let deadline = self.timeout.map(|timeout| clock.monotonic().saturating_add(timeout));
-        let fetched = match self.fetch(category, &*clock, deadline).await {
-            Err(error) if error.kind() == ErrorKind::Damaged => {
-                let at = self.open.as_ref().and_then(|open| open.reader.position());
-                let Some(at) = at else { return Err(error) };
-                let behind = Position::Offset(at.next());
-                return Err(self.unreadable_at(at, behind, &error));
+        if self.damaged.is_none() {
+            match self.fetch(category, &*clock, deadline).await {
+                Err(error) if error.kind() == ErrorKind::Damaged => self.damaged = Some(error),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // Whether it says so once or always, from here on it is said until somebody seeks.
+                    let reader = self.open.take().and_then(|open| open.reader.position());
+                    let at = self.position().or(reader);
+                    return Err(place::explain(&self.bus, &self.topic, at, error).await);
+                }
+                fetched => {
+                    let fetched = fetched?;
+                    return Ok(fetched.map(|record| self.with_place_behind(record)));
+                }
             }
-            fetched => fetched?,
+        }
+        Err(self.tell_damage(&*clock, deadline).await)
+    }
+
+    fn with_place_behind(&mut self, record: Record) -> (Record, Position) {
+        let Some(open) = &mut self.open else {
+            let behind = Position::Offset(record.offset.next());
+            return (record, behind);
         };
-        Ok(fetched.map(|record| {
-            let behind = self.open.as_ref().map(|open| place::behind(&record, &open.reader));
-            let behind = behind.unwrap_or_else(|| Position::Offset(record.offset.next()));
-            (record, behind)
-        }))
+        open.has_found = true;
+        let behind = place::behind(&record, &open.reader);
+        (record, behind)
+    }
+
+    /// Finds out where the damage is that was met: some readers stay before it, others have gone behind it.
+    async fn tell_damage(&mut self, clock: &dyn Clock, deadline: Option<Duration>) -> Error {
+        let error = self.damaged.clone().expect("it is asked for when there is damage");
+        let met = self.open.as_ref().and_then(|open| open.reader.position());
+        let (Some(open), Some(met)) = (&mut self.open, met) else {
+            self.damaged = None;
+            return error;
+        };
+        let filled = in_time(&self.bus, clock, deadline, open.reader.fill()).await;
+        let stays = open.reader.position().as_ref() == Some(&met);
+        let (at, behind) = match filled {
+            // The damage is kept in mind: it is found out by the next call.
+            Err(away) if away.is_temporary() => return away,
+            Err(again) if again.kind() == ErrorKind::Damaged && stays => {
+                (self.damaged, self.open) = (None, None);
+                let behind = place::step(&met, 1);
+                (met, behind)
+            }
+            filled => {
+                let next = filled.err();
+                if next.as_ref().is_some_and(|next| next.kind() != ErrorKind::Damaged) {
+                    self.open = None;
+                }
+                // What comes right behind it may be damaged too, and is told next.
+                self.damaged = next.filter(|next| next.kind() == ErrorKind::Damaged);
+                (place::step(&met, -1).unwrap_or_else(|| met.clone()), Some(met))
+            }
+        };
+        self.unreadable_at(at, behind.map(Position::Offset), &error)
     }
 
     fn go_behind(&mut self, (record, behind): (Record, Position)) -> Record {
@@ -322,27 +369,23 @@ impl Consumer {
                 self.place = behind;
                 Ok(decoded)
             }
-            Err(error) => Err(self.unreadable_at(record.offset, behind, &error)),
+            Err(error) => Err(self.unreadable_at(record.offset, Some(behind), &error)),
         }
     }
 
-    /// Takes note of a message that cannot be read; the error that says where it is.
-    fn unreadable_at(&mut self, at: Offset, behind: Position, error: &Error) -> Error {
+    /// Takes note of a message that cannot be read; the error that says where it is. Without a place behind it
+    /// nobody can go there.
+    fn unreadable_at(&mut self, at: Offset, behind: Option<Position>, error: &Error) -> Error {
         let error = error.clone().context("topic", &self.topic).context("offset", &at);
-        let is_damaged = error.kind() == ErrorKind::Damaged;
-        match self.on_unreadable {
-            OnUnreadable::Stop => {
-                self.place = Position::Offset(at.clone());
-                self.open = None;
-                self.stopped = Some(error.clone());
-            }
-            OnUnreadable::Skip => {
+        match (self.on_unreadable, behind) {
+            (OnUnreadable::Skip, Some(behind)) => {
                 self.skipped += 1;
                 self.place = behind;
-                // What was fetched behind it is good; a reader that met damage stays before that.
-                if is_damaged {
-                    self.open = None;
-                }
+            }
+            (_, behind) => {
+                self.place = Position::Offset(at.clone());
+                (self.open, self.damaged) = (None, None);
+                self.stopped = Some((error.clone(), behind));
             }
         }
         self.unreadable = Some(at);
@@ -359,15 +402,7 @@ impl Consumer {
         self.ensure(category, clock, deadline).await?;
         loop {
             let Some(Open { category, reader, .. }) = &mut self.open else { return Ok(None) };
-            let read = in_time(&self.bus, clock, deadline, reader.next()).await;
-            let record = match read {
-                Ok(record) => record,
-                Err(error) => {
-                    let at = reader.position();
-                    return Err(place::explain(&self.bus, &self.topic, at, error).await);
-                }
-            };
-            if let Some(record) = record {
+            if let Some(record) = in_time(&self.bus, clock, deadline, reader.next()).await? {
                 // A category that looks like a pattern selects more than itself.
                 if category.as_ref().is_none_or(|wanted| record.message.key == *wanted) {
                     return Ok(Some(record));
@@ -400,10 +435,10 @@ impl Consumer {
         // The first one is to come as soon as it is found; who goes on asking wants many.
         let chunk_max = match (&category, &self.open) {
             (None, _) => 0,
-            (Some(_), Some(open)) if is_same(open) => FOUND_MAX,
+            (Some(_), Some(open)) if is_same(open) && open.has_found => FOUND_MAX,
             (Some(_), _) => 1,
         };
-        if self.open.as_ref().is_some_and(|open| is_same(open) && open.chunk_max == chunk_max) {
+        if self.open.as_ref().is_some_and(|open| is_same(open) && open.chunk_max >= chunk_max) {
             return Ok(());
         }
         let (patterns, chunk) = match &category {
@@ -412,7 +447,7 @@ impl Consumer {
         };
         let opening = place::open(&self.bus, &self.topic, &self.place, patterns, chunk);
         let reader = in_time(&self.bus, clock, deadline, opening).await?;
-        self.open = Some(Open { category, chunk_max, reader });
+        self.open = Some(Open { category, chunk_max, has_found: false, reader });
         Ok(())
     }
 }

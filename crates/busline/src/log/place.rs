@@ -15,6 +15,17 @@ pub(super) fn behind(record: &Record, reader: &LogReader) -> Position {
     place.map_or(Position::Offset(record.offset.clone()), Position::Offset)
 }
 
+/// The place so many behind an offset, or before it; `None` where only the transport knows.
+pub(super) fn step(offset: &Offset, by: i64) -> Option<Offset> {
+    let mut pairs = offset.pairs();
+    match (pairs.next(), pairs.next()) {
+        (Some((shard, number)), None) => {
+            number.checked_add_signed(by).map(|number| Offset::new(shard, number))
+        }
+        _ => None,
+    }
+}
+
 /// Opens a reader there. A topic that is missing is declared, where the bus may be changed.
 pub(super) async fn open(
     bus: &Bus,

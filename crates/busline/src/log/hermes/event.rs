@@ -235,7 +235,8 @@ impl Event {
         })
     }
 
-    /// A message to a topic: the category is the key, null is none. `Limit` when the category is no text or
+    /// A message to a topic: the category is the key, null is none, and there is nothing beside, as a bus of Hermes
+    /// has no place for it. `Limit` when the category is no text or
     /// too long for a key.
     pub fn to_message(&self, topic: Topic) -> Result<Message> {
         let key = match &self.category {
@@ -246,7 +247,7 @@ impl Event {
                 Key::new(text)?
             }
         };
-        Ok(Message::new(topic, key, self.to_json()?).content_type("application/json"))
+        Ok(Message::new(topic, key, self.to_json()?))
     }
 
     /// Reads a record of a log; the event knows where it stands there. The text counts, not the key.

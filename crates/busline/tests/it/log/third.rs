@@ -1,10 +1,11 @@
 //! A transport of somebody else: registered, configured, and all of the log style over it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use busline::log::{Consumer, Producer};
+use busline::log::{Consumer, OnUnreadable, Producer, blocking};
 use busline::transport::{
     Admin, Batch, BusUrl, Connect, Read, Reader, Registry, ReplyAddress, Schema, Session,
     SessionEvent, Setting, SettingValue, Settings, Spec, Subscribe, Subscription, Topology,
@@ -14,6 +15,7 @@ use busline::{
     Bus, BusConfig, Capabilities, Capability, ErrorKind, Offset, Patterns, PendingReceipt,
     Position, Record, Result, Support,
 };
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 
 use super::{n, rest, send};
@@ -35,11 +37,13 @@ impl TransportFactory for Texts {
             .with(Setting::text("prefix").required().between(1, 8).about("what places begin with"))
             .with(Setting::int("retention_in_days").between(1, 999_999))
             .with(Setting::bool("log").default(true))
+            .with(Setting::bool("tokens").default(true).about("whether places are texts at all"))
     }
 
     fn open(&self, url: &BusUrl, settings: &Settings) -> Result<Arc<dyn Transport>> {
         let inner = busline::transport::open(&format!("memory:{}", url.address))?;
-        let prefix = settings.text("prefix").unwrap_or_default().to_owned();
+        let has_tokens = settings.bool("tokens").unwrap_or_default();
+        let prefix = settings.text("prefix").filter(|_| has_tokens).unwrap_or_default().to_owned();
         let has_log = settings.bool("log").unwrap_or_default();
         Ok(Arc::new(TextTransport { inner, prefix, has_log, asked: Arc::clone(&self.asked) }))
     }
@@ -84,11 +88,17 @@ struct TextSession {
 
 /// `prefix` and the place of the bus behind.
 fn out(prefix: &str, offset: &Offset) -> Offset {
+    if prefix.is_empty() {
+        return offset.clone();
+    }
     Offset::token(format!("{prefix}@{offset}")).unwrap()
 }
 
 fn back(prefix: &str, position: Position) -> Result<Position> {
     let Position::Offset(offset) = &position else { return Ok(position) };
+    if prefix.is_empty() {
+        return Ok(position);
+    }
     let token = offset.as_token().and_then(|token| std::str::from_utf8(token).ok());
     let inner = token.and_then(|text| text.strip_prefix(prefix)?.strip_prefix('@'));
     let wrong = || busline::Error::new(ErrorKind::Limit, format!("{offset} is not of this bus"));
@@ -121,7 +131,8 @@ impl Session for TextSession {
             self.asked.lock().unwrap().push(read.patterns.clone());
             read.from = back(&self.prefix, read.from)?;
             let inner = self.inner.read(read).await?;
-            Ok(Box::new(TextReader { inner, prefix: self.prefix.clone() }) as Box<dyn Reader>)
+            let (prefix, ahead) = (self.prefix.clone(), VecDeque::new());
+            Ok(Box::new(TextReader { inner, prefix, ahead }) as Box<dyn Reader>)
         })
     }
 
@@ -142,16 +153,26 @@ impl Session for TextSession {
     }
 }
 
+/// It cannot read what says so, tells that once, and goes on behind it.
 #[derive(Debug)]
 struct TextReader {
     inner: Box<dyn Reader>,
     prefix: String,
+    ahead: VecDeque<Record>,
 }
 
 impl Reader for TextReader {
     fn next(&mut self) -> BoxFuture<'_, Result<Vec<Record>>> {
         Box::pin(async move {
-            let mut records = self.inner.next().await?;
+            if self.ahead.is_empty() {
+                self.ahead = self.inner.next().await?.into();
+            }
+            let is_good = |record: &&Record| record.message.payload != "damaged";
+            let good = self.ahead.iter().take_while(is_good).count();
+            if good == 0 && self.ahead.pop_front().is_some() {
+                return Err(busline::Error::new(ErrorKind::Damaged, "it is damaged"));
+            }
+            let mut records: Vec<_> = self.ahead.drain(..good).collect();
             for record in &mut records {
                 record.offset = out(&self.prefix, &record.offset);
             }
@@ -165,11 +186,13 @@ impl Reader for TextReader {
 
     fn seek(&mut self, to: Position) -> BoxFuture<'_, Result<()>> {
         let to = back(&self.prefix, to);
+        self.ahead.clear();
         Box::pin(async move { self.inner.seek(to?).await })
     }
 
     fn position(&self) -> Option<Offset> {
-        self.inner.position().map(|offset| out(&self.prefix, &offset))
+        let ahead = self.ahead.front().map(|record| record.offset.clone());
+        ahead.or_else(|| self.inner.position()).map(|offset| out(&self.prefix, &offset))
     }
 }
 
@@ -203,6 +226,53 @@ async fn a_transport_of_somebody_else_has_all_of_the_log_style() {
     let asked = texts.asked.lock().unwrap().clone();
     assert_eq!(asked, [Patterns::new(["rare.one".parse().unwrap()])]);
     assert_eq!(n(&consumer.next().await.unwrap().unwrap()), 10);
+}
+
+/// As the reader of files does not: it stays before what is damaged.
+#[tokio::test]
+async fn a_reader_that_goes_on_behind_damage_is_understood_too() {
+    let registry = Registry::new().with(Texts::default()).unwrap();
+    let config = BusConfig::new("texts:damage?prefix=x&tokens=false");
+    let bus = Bus::connect_by(&registry, config).await.unwrap();
+    let producer = Producer::on(&bus, "t").await.unwrap();
+    let mut damaged = Vec::new();
+    for payload in ["0", "1", "damaged", "damaged", "4", "damaged"] {
+        let offset = producer.send("base", payload).await.unwrap().unwrap();
+        if payload == "damaged" {
+            damaged.push(offset);
+        }
+    }
+    let consumer = || Consumer::on(&bus, "t").unwrap().timeout(Duration::ZERO);
+    let mut skipping = consumer().on_unreadable(OnUnreadable::Skip);
+    let items: Vec<_> = skipping.stream().collect().await;
+    let shown: Vec<_> = items.iter().map(|item| item.as_ref().map(n).map_err(drop)).collect();
+    assert_eq!(shown, [Ok(0), Ok(1), Err(()), Err(()), Ok(4), Err(())]);
+    let errors = items.iter().filter_map(|item| item.as_ref().err());
+    for (error, offset) in errors.zip(&damaged) {
+        assert!(error.to_string().contains(&format!("offset: {offset}")), "{error}");
+    }
+    let mut stopping = consumer();
+    assert_eq!(stopping.stream().filter(|item| std::future::ready(item.is_ok())).count().await, 2);
+    for offset in &damaged[..2] {
+        for _ in 0..2 {
+            let error = stopping.next().await.unwrap_err();
+            assert!(error.to_string().contains(&format!("offset: {offset}")), "{error}");
+            assert_eq!(stopping.position().as_ref(), Some(offset));
+        }
+        stopping.skip_unreadable();
+    }
+    assert_eq!(n(&stopping.next().await.unwrap().unwrap()), 4);
+}
+
+#[test]
+fn threads_have_it_too() {
+    let registry = Registry::new().with(Texts::default()).unwrap();
+    let config = || BusConfig::new("texts:threads?prefix=row");
+    let producer = blocking::Producer::connect_by(&registry, config(), "t").unwrap();
+    producer.send("base", "5").unwrap();
+    let consumer = blocking::Consumer::connect_by(&registry, config(), "t").unwrap();
+    let seen: Vec<_> = consumer.timeout(Duration::ZERO).map(|r| n(&r.unwrap())).collect();
+    assert_eq!(seen, [5]);
 }
 
 #[tokio::test]

@@ -79,6 +79,18 @@ async fn without_a_timeout_it_waits_for_ever() {
     assert_eq!(n(&next.await.unwrap().unwrap()), 7);
 }
 
+/// The machine's own clock, which a test may pause.
+#[tokio::test(start_paused = true)]
+async fn in_paused_time_a_year_takes_no_time() {
+    let world = World::memory().await;
+    let started = tokio::time::Instant::now();
+    let year = Duration::from_secs(86_400 * 365);
+    let mut consumer = Consumer::on(&world.bus, "t").unwrap().timeout(year);
+    assert!(consumer.next().await.unwrap().is_none());
+    assert!(consumer.find_next("base").await.unwrap().is_none());
+    assert_eq!(started.elapsed().as_secs(), 2 * year.as_secs());
+}
+
 #[tokio::test]
 async fn with_no_time_at_all_it_gets_what_is_there() {
     for world in World::all().await {
