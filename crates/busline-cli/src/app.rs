@@ -69,9 +69,23 @@ impl App {
 
     /// Opens the bus. A signal ends the wait for one that cannot be reached.
     pub(crate) async fn open(&self, missing: Missing) -> Outcome<Bus> {
+        self.connect(self.config(missing)?, missing).await
+    }
+
+    /// Opens another bus than the one of the global options.
+    pub(crate) async fn open_at(&self, url: &str, missing: Missing) -> Outcome<Bus> {
+        let mut config = match missing {
+            Missing::Create => BusConfig::new(url),
+            Missing::Fail => BusConfig::new(&without_creating(url)),
+        };
+        "busline-cli".clone_into(&mut config.client_name);
+        self.connect(config, missing).await
+    }
+
+    async fn connect(&self, config: BusConfig, missing: Missing) -> Outcome<Bus> {
         let mut stop = self.stop.clone();
         let opened = tokio::select! {
-            opened = Bus::connect(self.config(missing)?) => opened,
+            opened = Bus::connect(config) => opened,
             () = stop.requested() => return Err(Failure::Stopped),
         };
         let opened = opened.map_err(|error| match missing {

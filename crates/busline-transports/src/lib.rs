@@ -13,8 +13,11 @@ pub mod file;
 pub mod fuzz;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod registered;
 pub mod registry;
+pub mod settings;
 mod url;
 
+pub use registered::{Registry, TransportFactory};
 pub use registry::{open, schemes};
 pub use url::{BusUrl, duration};

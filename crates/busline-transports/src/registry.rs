@@ -93,7 +93,11 @@ const ABSENT: &[(&str, &str)] = &[
 
 /// The transport of a URL. Opens nothing yet; unknown schemes and options are `Limit`.
 pub fn open(url: &str) -> Result<Arc<dyn Transport>> {
-    let url = BusUrl::parse(url)?;
+    open_url(BusUrl::parse(url)?)
+}
+
+/// As [`open`], of a URL that was parsed.
+pub(crate) fn open_url(url: BusUrl) -> Result<Arc<dyn Transport>> {
     if let Some(row) = ROWS.iter().find(|row| row.scheme == url.scheme) {
         return (row.open)(url);
     }

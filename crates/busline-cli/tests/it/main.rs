@@ -5,6 +5,7 @@
 
 mod amqp;
 mod bounds;
+mod bridge;
 mod broken;
 mod broker;
 mod consume;

@@ -159,6 +159,11 @@ impl Link {
         }
     }
 
+    /// Whether there is a session for a role now, rather than an attempt to get one.
+    pub fn is_connected(&self, role: Role) -> bool {
+        self.slot(role).try_lock().is_ok_and(|slot| slot.session.is_some())
+    }
+
     async fn open(self, role: Role, mut slot: OwnedMutexGuard<Slot>) -> Result<Arc<dyn Session>> {
         let session = tokio::select! {
             biased;

@@ -62,7 +62,7 @@ impl Common {
 
 /// Resolves at the first signal that asks to stop; they no longer kill the process.
 #[cfg(unix)]
-fn stopped() -> impl Future<Output = ()> {
+pub(crate) fn stopped() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
     let [mut terminate, mut interrupt, mut hangup] =
@@ -77,7 +77,7 @@ fn stopped() -> impl Future<Output = ()> {
 }
 
 #[cfg(not(unix))]
-async fn stopped() {
+pub(crate) async fn stopped() {
     drop(tokio::signal::ctrl_c().await);
 }
 

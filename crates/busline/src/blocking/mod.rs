@@ -10,21 +10,22 @@
 //! ```
 
 mod attempts;
+pub(crate) mod worker;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{Dialect, Transport};
 use busline_core::{
     Clock, Error, ErrorKind, Message, PendingReceipt, PublishError, Result, SystemClock,
 };
+use busline_transports::Registry;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use self::attempts::Attempts;
+use self::worker::Worker;
 use crate::bus::Bus;
 use crate::config::BusConfig;
 use crate::service::wire::{self, Conversation, Format, LogLine};
@@ -52,16 +53,7 @@ struct Shared {
     service: String,
     format: Format,
     opener: Arc<Opener>,
-    runtime: tokio::runtime::Handle,
-    /// Dropping it ends the thread.
-    thread: Mutex<Option<Thread>>,
-    /// The process that has the thread.
-    process: u32,
-}
-
-struct Thread {
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<()>,
+    worker: Worker,
 }
 
 /// Opens the bus when it is needed first.
@@ -83,10 +75,8 @@ impl Publisher {
 
     /// As [`Publisher::open`], by a configuration.
     pub fn with_config(config: BusConfig, service: &str) -> Result<Self> {
-        config.check()?;
-        let urls = config.urls.iter();
-        let transports: Result<Vec<_>> = urls.map(|url| busline_transports::open(url)).collect();
-        Self::over(transports?, config, SystemClock::shared(), service)
+        let transports = config.transports(&Registry::new())?;
+        Self::over(transports, config, SystemClock::shared(), service)
     }
 
     /// As [`Publisher::open`], over transports of one's own and with the clock that waiting goes by; the
@@ -97,11 +87,10 @@ impl Publisher {
         clock: Arc<dyn Clock>,
         service: &str,
     ) -> Result<Self> {
-        not_async()?;
+        let worker = Worker::start("publisher")?;
         let attempt_ms_max = u64::try_from(ATTEMPT_MAX.as_millis()).unwrap_or(u64::MAX);
         config.dialect = Dialect::Eventail;
         config.first_connect_ms_max = config.first_connect_ms_max.min(attempt_ms_max);
-        let (runtime, thread) = start()?;
         Ok(Self(Arc::new(Shared {
             service: service.to_owned(),
             format: Format::default(),
@@ -111,9 +100,7 @@ impl Publisher {
                 clock,
                 bus: tokio::sync::Mutex::default(),
             }),
-            runtime,
-            thread: Mutex::new(Some(thread)),
-            process: std::process::id(),
+            worker,
         })))
     }
 
@@ -175,32 +162,13 @@ impl Publisher {
                 None => Ok(()),
             }
         });
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Thread { stop, ended }) = thread else { return Err(is_closed()) };
-        // It listens until it is told.
-        let _ = stop.send(());
-        if ended.join().is_err() {
-            return Err(Error::new(ErrorKind::Other, "the publisher's thread has panicked"));
-        }
+        self.0.worker.stop()?;
         closed?
     }
 
     /// Runs something on the publisher's thread and waits for it.
     fn wait<T: Send + 'static>(&self, what: impl Future<Output = T> + Send + 'static) -> Result<T> {
-        not_async()?;
-        if self.0.process != std::process::id() {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "the publisher belongs to the parent process",
-            )
-            .hint("open another one after the fork"));
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.0.runtime.spawn(async move {
-            // Who waits does not go away.
-            let _ = sender.send(what.await);
-        });
-        receiver.recv().map_err(|_| is_closed())
+        self.0.worker.wait(what)
     }
 }
 
@@ -279,38 +247,6 @@ impl Sending {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// A runtime on a thread of its own, which ends when its sender is dropped or used.
-fn start() -> Result<(tokio::runtime::Handle, Thread)> {
-    let failed = |cause| Error::new(ErrorKind::Other, "a runtime cannot be started").source(cause);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let handle = runtime.handle().clone();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let ended = std::thread::Builder::new()
-        .name("busline-blocking".to_owned())
-        .spawn(move || {
-            // Told or dropped, it ends.
-            let _ = runtime.block_on(stopped);
-        })
-        .map_err(failed)?;
-    Ok((handle, Thread { stop, ended }))
-}
-
-fn not_async() -> Result<()> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Ok(());
-    }
-    Err(Error::refused(
-        "blocking publisher",
-        "async code",
-        "use `Bus` and await, or a thread of your own",
-    ))
-}
-
-fn is_closed() -> Error {
-    Error::new(ErrorKind::Closed, "the publisher is closed")
 }
 
 #[cfg(test)]

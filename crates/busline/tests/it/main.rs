@@ -15,6 +15,8 @@ mod inside;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod python;

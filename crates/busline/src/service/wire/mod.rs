@@ -22,6 +22,7 @@ pub use envelope::{Conversation, Kind, Status, command, configuration, event, re
 pub use format::{Format, encode};
 pub use gelf::{Level, LogLine};
 pub use incoming::{Incoming, Invalid, decode};
+pub(crate) use json::python_float;
 pub use meta::Meta;
 
 #[cfg(test)]
