@@ -212,11 +212,11 @@ fn interleaved<T: Send + 'static>(
     let (done, finished) = channel();
     let meanwhile = std::thread::spawn(move || {
         meanwhile();
-        drop(done.send(()));
+        let _ = done.send(());
     });
     if was_held {
         // It may have to wait for the other: then this is no order of events.
-        drop(finished.recv_timeout(Duration::from_millis(100)));
+        let _ = finished.recv_timeout(Duration::from_millis(100));
     }
     gate.open();
     meanwhile.join().unwrap();
