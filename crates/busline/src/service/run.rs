@@ -75,7 +75,7 @@ pub(super) struct Hooks {
 const REACH_PAUSE_S_MAX: u64 = 30;
 
 /// Opens the bus as soon as it can be reached; `None` when the service was stopped before.
-pub(super) async fn reach(config: BusConfig, stopper: &Stopper) -> Result<Option<Bus>> {
+pub(super) async fn reach(mut config: BusConfig, stopper: &Stopper) -> Result<Option<Bus>> {
     let clock = SystemClock::shared();
     let mut failures = 0;
     loop {
@@ -90,6 +90,8 @@ pub(super) async fn reach(config: BusConfig, stopper: &Stopper) -> Result<Option
             Err(error) => {
                 failures = REACH_PAUSE_S_MAX.min(failures + 1);
                 tracing::warn!(%error, again_s = failures, "the bus cannot be reached yet");
+                // One step in the list an attempt.
+                config.urls.rotate_left(1);
             }
         }
         tokio::select! {
