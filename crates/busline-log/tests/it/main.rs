@@ -18,6 +18,7 @@ mod model;
 mod processes;
 mod races;
 mod records;
+mod rng;
 mod schedules;
 mod small_files;
 mod stop;
