@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use busline_log::storage::{MemStorage, Storage};
 use tokio::runtime::Runtime;
@@ -124,8 +126,10 @@ impl Explorer<'_> {
     fn end(&mut self, point: &Point, bound: Bound) -> Verdict {
         self.tally.deaths += 1;
         let dead = point.medium.snapshot();
-        // Where nothing changed since the point before, the page aside, one of two is enough.
-        if self.seen.insert((fingerprint(&dead), point.known.version, false)) || !point.only_death {
+        let mut hasher = DefaultHasher::new();
+        hash_pages(&dead, Path::new("/"), &mut hasher);
+        let print = fingerprint(&dead) ^ hasher.finish();
+        if self.seen.insert((print, point.known.version, false)) {
             self.examine(dead, &point.known, false)
                 .map_err(|wrong| format!("every process dies: {wrong}"))?;
         }
@@ -159,5 +163,18 @@ impl Explorer<'_> {
             let again = Stage::new(&recorder, self.setting, 1).look(true).await;
             again.map_err(|wrong| format!("in use again, and the power fails: {wrong}"))
         })
+    }
+}
+
+/// The words that processes share, which outlive them.
+fn hash_pages(medium: &MemStorage, dir: &Path, hasher: &mut DefaultHasher) {
+    for name in medium.list(dir).unwrap_or_default() {
+        let path = dir.join(&name);
+        if name != "control" {
+            hash_pages(medium, &path, hasher);
+        } else if let Ok(page) = medium.shared_page(&path) {
+            path.hash(hasher);
+            page.words().iter().for_each(|word| word.load(Ordering::SeqCst).hash(hasher));
+        }
     }
 }

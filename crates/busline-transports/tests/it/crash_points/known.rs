@@ -225,7 +225,6 @@ impl Known {
             return;
         };
         topic.presence = Presence::There;
-        topic.bytes_max = [found.bytes_max; 2];
         let messages = Arc::make_mut(&mut topic.messages);
         messages.retain(|message| found.records.contains(&message.number));
         for message in messages {

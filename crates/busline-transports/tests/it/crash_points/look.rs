@@ -21,7 +21,7 @@ impl Stage {
         let all = admin.topics().await.map_err(|error| format!("listing: {error}"))?;
         for (name, topic) in &known.topics {
             let sizes = topic.messages.iter().map(|message| (message.number, message.bytes));
-            let has_group = topic.presence == Presence::There;
+            let has_group = topic.presence == Presence::There && self.setting.has_group;
             let found = find(&*session, name, has_group, &sizes.collect()).await;
             let mut found = found.map_err(|wrong| format!("topic {name}: {wrong}"))?;
             let listed = all.iter().find(|info| info.topic.as_str() == *name);
@@ -46,8 +46,16 @@ impl Stage {
             names.push("orders");
         }
         for name in names {
-            self.declare(0, name, None).await.map_err(|wrong| format!("declaring: {wrong}"))?;
+            let bytes_max = self.recorder.learn(|known| known.topic(name).bytes_max[1]);
+            let declared = match bytes_max {
+                Some(bytes) => self.keep(0, name, bytes).await,
+                None => self.declare(0, name, None).await,
+            };
+            declared.map_err(|wrong| format!("declaring: {wrong}"))?;
             self.publish(0, name, 1, 40).await?;
+            if !self.setting.has_group {
+                continue;
+            }
             for _ in 0..TAKES_MAX {
                 if !self.recorder.learn(|known| known.is_ready(name)) {
                     break;

@@ -24,7 +24,7 @@ use outcomes::Bound;
 use stage::{Setting, Step};
 use tape::{Lie, Point};
 
-const DURABLE: Setting = Setting { sync: Sync::Always, attempts_max: None };
+const DURABLE: Setting = Setting { sync: Sync::Always, attempts_max: None, has_group: true };
 
 /// With a limit, as groups have it.
 const LIMITED: Setting = Setting { attempts_max: Some(2), ..DURABLE };
@@ -38,7 +38,7 @@ fn bound() -> Bound {
     if is_long() {
         Bound { full: 256, pairs: 40, random: 10 }
     } else {
-        Bound { full: 16, pairs: 4, random: 2 }
+        Bound { full: 8, pairs: 2, random: 2 }
     }
 }
 
@@ -63,27 +63,33 @@ fn prove(name: &str, workload: &Workload, states_min: u64) {
 
 #[test]
 fn publishers_at_every_change() {
-    prove("publishers", &workload(DURABLE, workload::publishers()), 100);
+    prove("publishers", &workload(DURABLE, workload::publishers()), 480);
+}
+
+#[test]
+fn topics_without_groups_at_every_change() {
+    let setting = Setting { has_group: false, ..DURABLE };
+    prove("publishers without groups", &workload(setting, workload::publishers()), 290);
 }
 
 #[test]
 fn members_at_every_change() {
-    prove("members", &workload(DURABLE, workload::members()), 100);
+    prove("members", &workload(DURABLE, workload::members()), 450);
 }
 
 #[test]
 fn dead_letters_at_every_change() {
-    prove("dead letters", &workload(LIMITED, workload::letters()), 100);
+    prove("dead letters", &workload(LIMITED, workload::letters()), 680);
 }
 
 #[test]
 fn retention_at_every_change() {
-    prove("retention", &workload(DURABLE, workload::retention()), 100);
+    prove("retention", &workload(DURABLE, workload::retention()), 650);
 }
 
 #[test]
 fn deleted_topics_at_every_change() {
-    prove("deleted topics", &workload(DURABLE, workload::deletion()), 100);
+    prove("deleted topics", &workload(DURABLE, workload::deletion()), 850);
 }
 
 #[test]
@@ -96,33 +102,32 @@ fn compaction_at_every_change() {
     let is_made =
         |point: &Point| point.what.contains("removing") && point.what.contains("/groups/");
     assert!(recorded.points.iter().any(is_made), "no snapshot was made");
-    prove("compaction", &workload, 100);
+    prove("compaction", &workload, 500);
 }
 
 #[test]
 fn deaths_among_the_living_at_every_change() {
-    prove("deaths", &workload(DURABLE, workload::deaths()), 100);
+    prove("deaths", &workload(DURABLE, workload::deaths()), 880);
 }
 
 /// What waits for nothing survives the death of every process, and loses no more than the end with the power.
 #[test]
 fn a_bus_that_waits_for_nothing() {
-    let setting = Setting { sync: Sync::Os, attempts_max: Some(2) };
-    prove("publishers that do not wait", &workload(setting, workload::publishers()), 100);
-    prove("dead letters that do not wait", &workload(setting, workload::letters()), 100);
+    let setting = Setting { sync: Sync::Os, ..LIMITED };
+    prove("dead letters that do not wait", &workload(setting, workload::letters()), 1500);
 }
 
 #[test]
 fn anything_by_chance() {
     let mut seed = seed("anything on a bus by chance");
-    let rounds = if is_long() { 40 } else { 2 };
+    let rounds = if is_long() { 40 } else { 1 };
     let mut states = 0;
     for round in 0..rounds {
         let mut rng = Rng(seed);
         let steps = workload::anything(&mut rng, 30);
         let sync = [Sync::Always, Sync::Always, Sync::Os][rng.below(3) as usize];
         let attempts_max = [None, Some(2)][rng.below(2) as usize];
-        let setting = Setting { sync, attempts_max };
+        let setting = Setting { sync, attempts_max, ..DURABLE };
         match attempt(&workload(setting, steps.clone()), seed) {
             Ok(tally) => states += tally.states,
             Err(wrong) => panic!(

@@ -62,6 +62,8 @@ pub(crate) enum Step {
 pub(crate) struct Setting {
     pub(crate) sync: Sync,
     pub(crate) attempts_max: Option<u32>,
+    /// Whether topics have a group: declaring one syncs more than declaring a topic does.
+    pub(crate) has_group: bool,
 }
 
 impl Setting {
@@ -102,7 +104,7 @@ impl Process {
 /// All processes on one medium.
 pub(crate) struct Stage {
     pub(crate) recorder: Recorder,
-    setting: Setting,
+    pub(crate) setting: Setting,
     clock: ManualClock,
     processes: Vec<Process>,
 }
@@ -169,16 +171,7 @@ impl Stage {
                 self.pass();
                 Ok(())
             }
-            Step::Keep(p, name, bytes) => {
-                self.learn(|known| {
-                    let topic = known.topic(name);
-                    (topic.is_retained, topic.bytes_max[1]) = (true, Some(*bytes));
-                });
-                let retention = Retention { bytes_max: Some(*bytes), ..Retention::default() };
-                self.declare(*p, name, Some(retention)).await?;
-                self.learn(|known| known.topic(name).bytes_max[0] = Some(*bytes));
-                Ok(())
-            }
+            Step::Keep(p, name, bytes) => self.keep(*p, name, *bytes).await,
             Step::Fill(p, name) => {
                 self.declare_as(*p, name, None, long_patterns()).await?;
                 self.declare(*p, name, None).await
@@ -262,9 +255,21 @@ impl Stage {
             ..GroupSpec::new(topic(name), group())
         };
         let topics = vec![TopicSpec { retention, ..TopicSpec::new(topic(name)) }];
-        let topology = Topology { topics, groups: vec![group], ..Topology::default() };
+        let groups = if self.setting.has_group { vec![group] } else { Vec::new() };
+        let topology = Topology { topics, groups, ..Topology::default() };
         soon("declaring", session.declare(&topology)).await?.map_err(said)?;
         self.learn(|known| known.topic(name).presence = Presence::There);
+        Ok(())
+    }
+
+    pub(crate) async fn keep(&mut self, p: usize, name: &'static str, bytes: u64) -> Verdict {
+        self.learn(|known| {
+            let topic = known.topic(name);
+            (topic.is_retained, topic.bytes_max[1]) = (true, Some(bytes));
+        });
+        let retention = Retention { bytes_max: Some(bytes), ..Retention::default() };
+        self.declare(p, name, Some(retention)).await?;
+        self.learn(|known| known.topic(name).bytes_max[0] = Some(bytes));
         Ok(())
     }
 

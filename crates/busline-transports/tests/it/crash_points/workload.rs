@@ -101,6 +101,7 @@ pub(crate) fn retention() -> Vec<Step> {
             Close(1),
         ]);
     }
+    steps.push(Keep(1, "orders", 6_000));
     steps
 }
 
