@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests are test code too
 
+mod clone;
 mod crash;
 mod crash_points;
 mod damage;
