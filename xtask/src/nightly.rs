@@ -32,12 +32,12 @@ pub(crate) fn miri(filters: &[&str]) -> Result<()> {
     miri(&format!("-Zmiri-many-seeds={SEEDS}"), &[WEAK])
 }
 
-/// A sanitizer: its name, what the programs of the tests are told, and tests that it cannot follow.
+/// A sanitizer: its name, what the programs of the tests are told, and tests that it cannot follow, with the reason.
 struct Sanitizer {
     name: &'static str,
     variable: &'static str,
     options: &'static str,
-    skip: &'static [&'static str],
+    skip: &'static [(&'static str, &'static str)],
 }
 
 const SANITIZERS: &[Sanitizer] = &[
@@ -46,14 +46,19 @@ const SANITIZERS: &[Sanitizer] = &[
         name: "address",
         variable: "ASAN_OPTIONS",
         options: "detect_leaks=1:detect_stack_use_after_return=1",
-        skip: STACKS,
+        skip: &[STACKS, CHILDREN],
     },
-    Sanitizer { name: "thread", variable: "TSAN_OPTIONS", options: "", skip: STACKS },
+    Sanitizer { name: "thread", variable: "TSAN_OPTIONS", options: "", skip: &[STACKS, CHILDREN] },
 ];
 
-/// These run on stacks that a library switches, one thread after the other: there is no race to be seen, and a sanitizer
-/// takes the switch for an overflow.
-const STACKS: &[&str] = &["schedules::"];
+const STACKS: (&str, &str) = (
+    "schedules::",
+    "a library switches their stacks, one thread after the other: no race can be seen, and the switch is taken for an overflow",
+);
+const CHILDREN: (&str, &str) = (
+    "fork::a_child",
+    "a forked child lacks the threads of its parent: what these hold is taken for leaked",
+);
 
 /// Runs the tests of `busline-log` under sanitizers; arguments name some of these, and others are filters of tests.
 pub(crate) fn sanitize(arguments: &[&str]) -> Result<()> {
@@ -80,8 +85,10 @@ fn sanitize_with(sanitizer: &Sanitizer, filters: &[&str]) -> Result<()> {
         test.arg("-Zbuild-std");
     }
     test.arg("--").args(filters);
-    test.args(skip.iter().flat_map(|name| ["--skip", name]));
-    println!("skip under the {name} sanitizer: {}, which switch stacks by hand", skip.join(", "));
+    for (tests, why) in *skip {
+        println!("skip: {tests} under the {name} sanitizer: {why}");
+        test.args(["--skip", tests]);
+    }
     // Many processes of the tests are killed, or have nobody who reads what they say.
     let reports = target.join("reports");
     clear(&reports)?;

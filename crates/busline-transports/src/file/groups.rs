@@ -51,7 +51,10 @@ pub(super) fn declare(store: &Store, spec: &GroupSpec, mode: TopologyMode) -> Re
     loop {
         let found = group.config().map_err(of_log)?;
         let existing = GroupConfig::from_bytes(&found.bytes)?;
-        let Some(changed) = wanted.reconcile(&existing, spec)? else { return Ok(()) };
+        let Some(changed) = wanted.reconcile(&existing, spec)? else {
+            // Who declared it may have died before it was durable.
+            return settled_now(store, &group);
+        };
         if group.set_config(&changed.to_bytes()?, Some(found.epoch), now).map_err(of_log)? {
             return settled_now(store, &group);
         }
