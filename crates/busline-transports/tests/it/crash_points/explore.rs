@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use busline_log::storage::{MemStorage, Storage};
+use busline_log::storage::{MemStorage, OpenMode, Storage};
 use tokio::runtime::Runtime;
 
 use super::known::{Known, Verdict};
@@ -142,8 +142,10 @@ impl Explorer<'_> {
             if !self.seen.insert((fingerprint(&medium), point.known.version, true)) {
                 return Ok(());
             }
-            let examined = self.examine(medium, &point.known, true);
-            examined.map_err(|wrong| format!("the power fails: {wrong}"))
+            let copy = medium.snapshot();
+            self.examine(medium, &point.known, true).map_err(|wrong| {
+                format!("the power fails: {wrong}\nthe medium: {}", describe(&copy, Path::new("/")))
+            })
         })?;
         Ok(())
     }
@@ -161,9 +163,25 @@ impl Explorer<'_> {
             medium.crash(&mut |_| 0);
             let recorder = Recorder::silent(medium, recorder.learn(|known| known.clone()));
             let again = Stage::new(&recorder, self.setting, 1).look(true).await;
-            again.map_err(|wrong| format!("in use again, and the power fails: {wrong}"))
+            again.map_err(|wrong| {
+                let left = describe(recorder.medium(), Path::new("/"));
+                format!("in use again, and the power fails: {wrong}\nleft: {left}")
+            })
         })
     }
+}
+
+/// The files of a medium, with their lengths.
+fn describe(medium: &MemStorage, dir: &Path) -> String {
+    let mut text = String::new();
+    for name in medium.list(dir).unwrap_or_default() {
+        let path = dir.join(name);
+        text += &match medium.open(&path, OpenMode::Read).and_then(|file| file.len()) {
+            Ok(bytes) => format!("\n  {} {bytes}", path.display()),
+            Err(_) => describe(medium, &path),
+        };
+    }
+    text
 }
 
 /// The words that processes share, which outlive them.
