@@ -12,10 +12,10 @@ use std::sync::{Arc, TryLockError};
 use crate::control::{Poison, Signal, is_odd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{POISONED, SYNC_LOCK, write_atomic};
-use crate::log::{Inner, Log, directory_lock};
+use crate::log::{Inner, Log};
 use crate::options::SyncMode;
 use crate::segment::path;
-use crate::storage::{OpenMode, StorageFile, StorageLock};
+use crate::storage::{OpenMode, StorageFile};
 
 const OP: &str = "commit";
 
@@ -94,23 +94,14 @@ impl Inner {
     /// Syncs for everybody, unless somebody in another process did while the lock was waited for.
     fn lead(&self, cached: &mut Synced, next: u64, operation: &'static str) -> Result<()> {
         let io = |e| Error::io(operation, &self.dir.join(SYNC_LOCK), e);
-        let lock = self.sync_lock(operation)?;
-        lock.lock().map_err(io)?;
+        self.sync_lock.lock().map_err(io)?;
         let led = if self.control.durable() >= next {
             Ok(())
         } else {
             self.check_poison(operation).and_then(|()| self.sync_segments(cached, operation))
         };
-        lock.unlock().map_err(io)?;
+        self.sync_lock.unlock().map_err(io)?;
         led
-    }
-
-    fn sync_lock(&self, operation: &'static str) -> Result<&dyn StorageLock> {
-        if let Some(lock) = self.sync_lock.get() {
-            return Ok(lock.as_ref());
-        }
-        let lock = directory_lock(self.storage.as_ref(), &self.dir, SYNC_LOCK, operation)?;
-        Ok(self.sync_lock.get_or_init(|| lock).as_ref())
     }
 
     /// Syncs what may not be durable, the oldest first. Does nothing while the structure changes.

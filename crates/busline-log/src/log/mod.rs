@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::control::{Control, Poison, is_odd};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,8 +62,7 @@ pub(crate) struct Inner {
     pub(crate) boot_id: u128,
     pub(crate) control: Control,
     open_lock: Arc<dyn StorageLock>,
-    /// Who waits for no sync opens it for the first one that is asked for: he may have thousands of logs.
-    sync_lock: OnceLock<Arc<dyn StorageLock>>,
+    sync_lock: Arc<dyn StorageLock>,
     /// The append lock and what its holder knows. The mutex is the lock inside this process.
     writer: Mutex<Writer>,
     /// The right to sync for this process, with the file that was synced last.

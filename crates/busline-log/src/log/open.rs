@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use crate::control::{Control, Poison, Tail};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +14,7 @@ use crate::files::{
 use crate::log::append_lock::AppendLock;
 use crate::log::recovery::{self, Recovered};
 use crate::log::{CachedTable, Inner, Log, Writer};
-use crate::options::{Access, OpenReport, Options, SyncMode};
+use crate::options::{Access, OpenReport, Options};
 use crate::page::PrivatePage;
 use crate::segment::{self, FRAMES_START, SegmentHeader};
 use crate::storage::{ForkGuard, Storage, StorageLock, make_dir, parent_of};
@@ -104,12 +104,6 @@ impl Log {
             Access::ReadWrite => open_shared(&storage, dir, &format, boot_id, &locks, now_us)?,
         };
         report.created = created;
-        let sync_lock = OnceLock::new();
-        if options.access == Access::ReadWrite && options.sync != SyncMode::Os {
-            // Where receipts wait for it, opening it must not fail later.
-            let opened = directory_lock(storage.as_ref(), dir, SYNC_LOCK, OPEN)?;
-            sync_lock.get_or_init(|| opened);
-        }
         let lock = AppendLock::new(&control, &storage, dir);
         let inner = Inner {
             dir: dir.to_owned(),
@@ -118,7 +112,7 @@ impl Log {
             boot_id,
             control,
             open_lock: locks.open,
-            sync_lock,
+            sync_lock: locks.sync,
             writer: Mutex::new(Writer { lock, active: None }),
             leader: Mutex::new(None),
             table: Mutex::new(CachedTable::default()),
@@ -137,6 +131,7 @@ impl Log {
 struct Locks {
     open: Arc<dyn StorageLock>,
     recovery: Arc<dyn StorageLock>,
+    sync: Arc<dyn StorageLock>,
     waited: bool,
 }
 
@@ -144,8 +139,8 @@ impl Locks {
     fn take(storage: &dyn Storage, dir: &Path, access: Access) -> Result<Self> {
         if access == Access::ReadOnly {
             let none: Arc<dyn StorageLock> = Arc::new(NoLock);
-            let recovery = Arc::clone(&none);
-            return Ok(Self { open: none, recovery, waited: false });
+            let (recovery, sync) = (Arc::clone(&none), Arc::clone(&none));
+            return Ok(Self { open: none, recovery, sync, waited: false });
         }
         let open = directory_lock(storage, dir, OPEN_LOCK, OPEN)?;
         let path = dir.join(OPEN_LOCK);
@@ -155,7 +150,8 @@ impl Locks {
             open.lock_shared().map_err(|e| Error::io(OPEN, &path, e))?;
         }
         let recovery = directory_lock(storage, dir, RECOVERY_LOCK, OPEN)?;
-        Ok(Self { open, recovery, waited: !at_once })
+        let sync = directory_lock(storage, dir, SYNC_LOCK, OPEN)?;
+        Ok(Self { open, recovery, sync, waited: !at_once })
     }
 
     /// Whether nobody else has the log open, or is about to.

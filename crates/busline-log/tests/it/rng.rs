@@ -1,4 +1,5 @@
 //! Chance that can be repeated.
+#![allow(clippy::print_stdout)] // a seed is said aloud
 
 /// SplitMix64: small, seeded, the same everywhere.
 #[derive(Debug, Clone)]

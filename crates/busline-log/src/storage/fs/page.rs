@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,10 +12,10 @@ use super::wait;
 use crate::storage::words::low_half;
 use crate::storage::{PAGE_WORDS, SharedPage};
 
-/// A mapped page file. The mapping needs no open file, and a process may have many logs.
+/// A mapped page file.
 #[derive(Debug)]
 pub(super) struct FsPage {
-    path: PathBuf,
+    file: File,
     page: MappedPage,
     identity: u128,
 }
@@ -27,7 +27,7 @@ impl FsPage {
         grow(&file)?;
         let page = MappedPage::of_file(&file)?;
         let identity = identity_of(&file)?;
-        Ok(Self { path: path.to_owned(), page, identity })
+        Ok(Self { file, page, identity })
     }
 
     fn futex(&self, word: usize) -> Option<&AtomicU32> {
@@ -71,7 +71,7 @@ impl SharedPage for FsPage {
     fn sync(&self) -> io::Result<()> {
         self.page.flush()?;
         // macOS: msync stops at the drive's cache, only F_FULLFSYNC goes through it.
-        File::open(&self.path)?.sync_all()
+        self.file.sync_all()
     }
 }
 

@@ -111,7 +111,7 @@ fn modes_that_wait_for_nothing() {
     for sync in [SyncMode::Os, SyncMode::Interval(Duration::from_millis(5))] {
         prove("writers that do not wait", &tiny(sync), &writers(), FLAT, 420);
     }
-    prove("members that do not wait", &tiny(SyncMode::Os), &members(), FLAT, 1_300);
+    prove("members that do not wait", &tiny(SyncMode::Os), &members(), FLAT, 1_700);
 }
 
 #[test]
