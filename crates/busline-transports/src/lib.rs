@@ -11,9 +11,15 @@ pub mod file;
 #[cfg(all(any(test, feature = "fuzz"), feature = "file", unix))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+mod group;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+pub mod meta;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 mod url;
 
 pub use registry::{open, schemes};

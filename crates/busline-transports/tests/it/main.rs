@@ -10,3 +10,5 @@ mod file;
 mod many;
 #[cfg(all(feature = "file", unix))]
 mod sessions;
+#[cfg(feature = "sqlite")]
+mod sqlite;
