@@ -1,3 +1,7 @@
-//! SQLite: the contract, bad files, and several programs on one database.
+//! SQLite: the contract, bad files, Hermes beside us, and several programs on one database.
 
 mod contract;
+mod files;
+mod hermes;
+mod python;
+mod support;
