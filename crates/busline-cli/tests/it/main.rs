@@ -19,4 +19,5 @@ mod publish;
 mod queues;
 mod read;
 mod services;
+mod sqlite;
 mod support;

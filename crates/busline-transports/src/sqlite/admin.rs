@@ -27,7 +27,7 @@ impl SqliteAdmin {
 impl Admin for SqliteAdmin {
     fn topics(&self) -> BoxFuture<'_, Result<Vec<TopicInfo>>> {
         call(&self.jobs, |worker| {
-            worker.expire_groups()?;
+            worker.clear_away()?;
             let mut infos = Vec::new();
             for topic in TopicRow::all(worker.database.connection())? {
                 let topic = trimmed(worker, topic)?;
@@ -41,7 +41,7 @@ impl Admin for SqliteAdmin {
     fn groups<'a>(&'a self, topic: Option<&'a Topic>) -> BoxFuture<'a, Result<Vec<GroupInfo>>> {
         let topic = topic.cloned();
         call(&self.jobs, move |worker| {
-            worker.expire_groups()?;
+            worker.clear_away()?;
             let connection = worker.database.connection();
             let topics = match topic {
                 Some(topic) => vec![TopicRow::get(connection, &topic)?],
@@ -118,6 +118,7 @@ impl Admin for SqliteAdmin {
     ) -> BoxFuture<'a, Result<()>> {
         let (topic, group) = (topic.clone(), group.clone());
         call(&self.jobs, move |worker| {
+            worker.clear_away()?;
             worker.change(|connection, _| {
                 let (topic, group) = GroupRow::get(connection, &topic, &group)?;
                 may_delete(connection, &topic, &group, condition)?;
@@ -133,6 +134,7 @@ impl Admin for SqliteAdmin {
     ) -> BoxFuture<'a, Result<()>> {
         let topic = topic.clone();
         call(&self.jobs, move |worker| {
+            worker.clear_away()?;
             worker.change(|connection, _| {
                 let topic = TopicRow::get(connection, &topic)?;
                 for group in GroupRow::of_topic(connection, topic.slot)? {

@@ -9,7 +9,7 @@ use busline_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OpenFlags};
 
 use super::config::{SqliteConfig, Sync};
-use super::error::of_sqlite;
+use super::error::{check_process, of_sqlite};
 use super::presence::{self, STEP, Turn};
 use super::schema::SCHEMA;
 
@@ -62,7 +62,6 @@ impl From<Failed> for Error {
 impl Database {
     /// Opens the database, which is made when it is missing and may be.
     pub(super) fn open(config: &SqliteConfig, path: &Path) -> Result<Self> {
-        let wal_bytes = wal_bytes(path);
         let create = OpenFlags::SQLITE_OPEN_CREATE;
         let may_create = if config.create { create } else { OpenFlags::empty() };
         let flags =
@@ -87,7 +86,7 @@ impl Database {
         if is_new {
             database.write(Durable::Yes, make_tables)?;
         }
-        database.check_copied(wal_bytes, config.accept_copied)?;
+        database.check_copied(path, config.accept_copied)?;
         Ok(database)
     }
 
@@ -181,11 +180,13 @@ impl Database {
         update.map(drop).and(ended)
     }
 
-    /// Refuses a copy of the file alone; `wal_bytes` is what was beside it before it was opened.
-    fn check_copied(&mut self, wal_bytes: u64, accept: bool) -> Result<()> {
+    /// Refuses a copy of the file alone.
+    fn check_copied(&mut self, path: &Path, accept: bool) -> Result<()> {
         let mark = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let copied =
             self.connection.query_row("SELECT copied FROM mark", [], mark).map_err(of_sqlite)?;
+        // Nothing was written by us yet: what is there was there, or is another's, who is between its two marks.
+        let wal_bytes = wal_bytes(path);
         if copied != 0 && wal_bytes == 0 && !accept {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -206,6 +207,7 @@ impl Database {
 
 /// A connection that waits for others for as long as configured.
 pub(super) fn connect(path: &Path, flags: OpenFlags, busy: Duration) -> Result<Connection> {
+    check_process()?;
     if path.is_dir() {
         let what = format!("'{}' is a folder", path.display());
         return Err(Error::new(ErrorKind::Conflict, what)
@@ -242,7 +244,7 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
 
 /// There is no database, and none is to be made.
 pub(super) fn missing(path: &Path) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no database '{}'", path.display()))
+    Error::new(ErrorKind::NotFound, format!("there is no bus at '{}'", path.display()))
         .hint("see that the path is right; without create=false a session makes it")
 }
 

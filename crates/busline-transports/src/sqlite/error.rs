@@ -1,6 +1,8 @@
 //! From the errors of SQLite to the errors of the port.
 
-use busline_core::{Error, ErrorKind};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use busline_core::{Error, ErrorKind, Result};
 use rusqlite::ErrorCode;
 
 /// What SQLite says, with what to do about it.
@@ -67,6 +69,23 @@ pub(super) fn locked() -> Error {
 /// The thread of the session has ended.
 pub(super) fn session_closed() -> Error {
     Error::new(ErrorKind::Closed, "the session is closed")
+}
+
+/// The process that opened a database first; 0 before there is one.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Fails in the child of a process that had forked with a database open: what SQLite knows of locks in its memory is
+/// the parent's, and so are the threads of sessions.
+pub(super) fn check_process() -> Result<()> {
+    let own = std::process::id();
+    match PROCESS.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+        Err(found) if found != own => Err(Error::new(
+            ErrorKind::Closed,
+            "the process was forked from one that had opened a database",
+        )
+        .hint("open the bus in the parent only, or in a program that the child executes")),
+        _ => Ok(()),
+    }
 }
 
 /// What stands in a table is not what we put there.

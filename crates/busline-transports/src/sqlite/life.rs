@@ -7,6 +7,7 @@ use busline_core::Result;
 
 use super::database::Durable;
 use super::error::of_sqlite;
+use super::groups::{self, GroupRow};
 use super::member::SettleJob;
 use super::presence::Presence;
 use super::settle::{Decision, take_over};
@@ -44,9 +45,24 @@ impl Worker {
         }
         self.after.looked = now;
         self.check_held();
-        if let Err(error) = self.look_at_others(now) {
+        let looked = self.beat(now).and_then(|()| self.clear_away());
+        if let Err(error) = looked {
             tracing::warn!(%error, "it cannot be looked after members that may be dead");
         }
+    }
+
+    /// Lets members go that have died, and groups whose time is over.
+    pub(super) fn clear_away(&mut self) -> Result<()> {
+        self.look_at_others(self.clock.monotonic())?;
+        let now = self.now();
+        if groups::expired(self.database.connection(), now)?.is_empty() {
+            return Ok(());
+        }
+        self.change(|connection, now| {
+            groups::expired(connection, now)?
+                .into_iter()
+                .try_for_each(|id| GroupRow::delete(connection, id))
+        })
     }
 
     /// Finds out whether what is held was taken away: by a reset, or because this process stood still.
@@ -104,15 +120,13 @@ impl Worker {
         if !gone.is_empty() {
             self.change(|connection, now| {
                 gone.iter().try_for_each(|(id, group, session)| {
-                    let why = session.as_ref().map(|_| "its member is gone");
-                    take_over(connection, *group, *id, why, now)
+                    take_over(connection, *group, *id, session.is_some(), now)
                 })
             })?;
             let dead = gone.iter().filter_map(|(_, _, session)| session.as_ref());
             dead.for_each(|session| Presence::bury(&self.database.folder, session));
         }
-        self.beat(now)?;
-        self.expire_groups()
+        Ok(())
     }
 
     fn holds(&self, member: i64, group: i64) -> Result<bool> {

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 
 use super::claims::{Claimed, Room};
-use super::error::{of_sqlite, session_closed};
+use super::error::{check_process, of_sqlite, session_closed};
 use super::groups::{self, GroupRow};
 use super::settle::{Decision, Held};
 use super::topics::TopicRow;
@@ -190,6 +190,13 @@ impl MemberState {
     }
 
     fn decide(&self, tag: u64, decision: Decision, done: Option<SettledSender>) {
+        if let Err(error) = check_process() {
+            // The thread that settles is the parent's, and so is the delivery.
+            if let Some(done) = done {
+                done.send(Err(error));
+            }
+            return;
+        }
         let held = {
             let mut inner = self.lock();
             let out = inner.held.remove(&tag).filter(|out| !out.lost);
@@ -320,7 +327,7 @@ impl SqliteSubscription {
 }
 
 fn join(worker: &mut Worker, jobs: Sender<Job>, subscribe: &Subscribe) -> Result<Arc<MemberState>> {
-    worker.expire_groups()?;
+    worker.clear_away()?;
     let session = worker.announced()?;
     let lease_us = i64::try_from(subscribe.lease.as_micros()).unwrap_or(i64::MAX);
     let (id, group, epoch, name) = worker.change(|connection, now| {
@@ -379,6 +386,7 @@ impl Subscription for SqliteSubscription {
                     if let Some(chunk) = inner.ready.pop_front() {
                         return Ok(Some(chunk));
                     }
+                    check_process()?;
                     if !std::mem::replace(&mut inner.wanted, true) {
                         let asked = self.state.jobs.send(Job::Want(self.state.id));
                         asked.map_err(|_| session_closed())?;

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::admin::SqliteAdmin;
 use super::config::SqliteConfig;
-use super::error::session_closed;
+use super::error::{check_process, session_closed};
 use super::groups;
 use super::member::SqliteSubscription;
 use super::publish::{Permit, PublishJob};
@@ -80,6 +80,7 @@ impl SqliteSession {
 
     /// Fails when the session is closed.
     fn check_open(&self) -> Result<()> {
+        check_process()?;
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.is_some() { Ok(()) } else { Err(session_closed()) }
     }
@@ -96,13 +97,14 @@ impl SqliteSession {
         }
         let permit = room(&self.room, self.window, &batch.messages).await?;
         let mut pending = Vec::with_capacity(batch.messages.len());
-        for message in batch.messages {
+        let mandatory = batch.mandatory;
+        let job = |message| {
             let (receipt, waiting) = PendingReceipt::channel();
-            let (mandatory, permit) = (batch.mandatory, Arc::clone(&permit));
-            let job = PublishJob { message, mandatory, receipt, _permit: permit };
-            self.jobs.send(Job::Publish(job)).map_err(|_| session_closed())?;
             pending.push(waiting);
-        }
+            PublishJob { message, mandatory, receipt, _permit: Arc::clone(&permit) }
+        };
+        let jobs = batch.messages.into_iter().map(job).collect();
+        self.jobs.send(Job::Publish(jobs)).map_err(|_| session_closed())?;
         Ok(pending)
     }
 
@@ -129,7 +131,7 @@ impl SqliteSession {
             return Ok(());
         }
         call(&self.jobs, move |worker| {
-            worker.expire_groups()?;
+            worker.clear_away()?;
             worker.change(|connection, now| {
                 for spec in &topology.topics {
                     topics::declare(connection, spec, topology.mode, now)?;

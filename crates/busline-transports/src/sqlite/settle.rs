@@ -97,7 +97,7 @@ fn decide(
     decision: &Decision,
     now: Timestamp,
 ) -> Result<Result<()>> {
-    let again = match decision {
+    match decision {
         Decision::Outcome(Outcome::Ack) => {
             group.counts.acked += 1;
             return end(connection, group.id, entry.number).map(Ok);
@@ -105,9 +105,7 @@ fn decide(
         Decision::Outcome(Outcome::Reject { reason }) => {
             return bury(connection, group, entry, reason, now);
         }
-        Decision::Outcome(Outcome::Retry { .. }) => "a retry was asked for",
-        Decision::Release => "it was given back unsettled",
-        Decision::Expired => "it was held for too long",
+        Decision::Outcome(Outcome::Retry { .. }) | Decision::Release | Decision::Expired => {}
         Decision::Return => {
             group.counts.delivered -= 1;
             group.counts.redelivered -= i64::from(entry.attempts > 1);
@@ -115,9 +113,9 @@ fn decide(
             let mut update = connection.prepare_cached(sql).map_err(of_sqlite)?;
             return update.execute([group.id, entry.number]).map_err(of_sqlite).map(|_| Ok(()));
         }
-    };
-    if group.config.attempts_max.is_some_and(|max| entry.attempts >= max) {
-        return out_of_attempts(connection, group, entry, again, now);
+    }
+    if let Some(reason) = out_of_attempts(group, entry) {
+        return bury(connection, group, entry, &reason, now);
     }
     let mut releases = entry.releases;
     let wait = match decision {
@@ -147,15 +145,10 @@ fn put_back(
     update.execute(params![group, number, due, releases]).map_err(of_sqlite).map(drop)
 }
 
-fn out_of_attempts(
-    connection: &Connection,
-    group: &mut GroupRow,
-    entry: Entry,
-    what: &str,
-    now: Timestamp,
-) -> Result<Result<()>> {
-    let reason = format!("out of attempts: at attempt {} {what}", entry.attempts);
-    bury(connection, group, entry, &reason, now)
+/// Why a message does not come again, if it does not.
+fn out_of_attempts(group: &GroupRow, entry: Entry) -> Option<String> {
+    let max = group.config.attempts_max.filter(|max| entry.attempts >= *max)?;
+    Some(format!("attempts exhausted: {} of {max}", entry.attempts))
 }
 
 /// Puts a message to the dead letters of its group; what cannot be put there comes again later.
@@ -217,15 +210,14 @@ fn ensure_dead_group(connection: &Connection, topic: &TopicRow, now: Timestamp) 
     GroupRow::create(connection, topic, &name, &config, topic.first, now).map(drop)
 }
 
-/// Gives back what a member held that is gone, or that lost it; `gone` members leave.
+/// Gives back what a member held that is gone, or that lost it; those that are gone leave.
 pub(super) fn take_over(
     connection: &Connection,
     group: i64,
     member: i64,
-    gone: Option<&str>,
+    is_gone: bool,
     now: Timestamp,
 ) -> Result<()> {
-    let why = gone.unwrap_or("it was held for too long");
     if let Some(mut row) = GroupRow::at(connection, group)? {
         let sql = "SELECT number, attempts, releases FROM entries WHERE grp = ?1 AND owner = ?2 ORDER BY number";
         let mut select = connection.prepare_cached(sql).map_err(of_sqlite)?;
@@ -236,8 +228,8 @@ pub(super) fn take_over(
         let held: Vec<Entry> = held.collect::<rusqlite::Result<_>>().map_err(of_sqlite)?;
         drop(select);
         for entry in held {
-            if row.config.attempts_max.is_some_and(|max| entry.attempts >= max) {
-                if let Err(error) = out_of_attempts(connection, &mut row, entry, why, now)? {
+            if let Some(reason) = out_of_attempts(&row, entry) {
+                if let Err(error) = bury(connection, &mut row, entry, &reason, now)? {
                     tracing::warn!(%error, "a message cannot be dead lettered and comes again");
                 }
             } else {
@@ -246,7 +238,7 @@ pub(super) fn take_over(
         }
         row.save(connection)?;
     }
-    if gone.is_some() {
+    if is_gone {
         leave(connection, group, member, now)?;
     }
     Ok(())

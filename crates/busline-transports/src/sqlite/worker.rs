@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::claims::{self, Outlook};
 use super::config::SqliteConfig;
 use super::database::{Database, Durable};
-use super::error::session_closed;
+use super::error::{check_process, session_closed};
 use super::groups::{self, GroupRow};
 use super::hub::Seat;
 use super::life::After;
@@ -29,7 +29,7 @@ const ROUND_JOBS: usize = 1024;
 
 /// What the thread is asked for.
 pub(super) enum Job {
-    Publish(PublishJob),
+    Publish(VecDeque<PublishJob>),
     Settle(SettleJob),
     /// A member waits for deliveries.
     Want(i64),
@@ -130,6 +130,7 @@ pub(super) fn call<T: Send + 'static>(
 ) -> BoxFuture<'static, Result<T>> {
     let jobs = jobs.clone();
     Box::pin(async move {
+        check_process()?;
         let (done, result) = oneshot::channel();
         let job = move |worker: &mut Worker| {
             // Who asked may have gone.
@@ -181,7 +182,7 @@ impl Worker {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Publish(job) => self.publishes.push_back(job),
+            Job::Publish(mut jobs) => self.publishes.append(&mut jobs),
             Job::Settle(job) => self.settles.push(job),
             Job::Want(member) => {
                 if let Some(member) = self.members.get_mut(&member) {
@@ -221,19 +222,6 @@ impl Worker {
         let done = self.database.write(Durable::Yes, |connection| operation(connection, now))?;
         self.committed();
         Ok(done)
-    }
-
-    /// Removes groups that were without members for too long.
-    pub(super) fn expire_groups(&mut self) -> Result<()> {
-        let now = self.now();
-        if groups::expired(self.database.connection(), now)?.is_empty() {
-            return Ok(());
-        }
-        self.change(|connection, now| {
-            groups::expired(connection, now)?
-                .into_iter()
-                .try_for_each(|id| GroupRow::delete(connection, id))
-        })
     }
 
     /// What is done without being asked.
@@ -407,9 +395,9 @@ impl Worker {
             self.members.iter().map(|(id, m)| (*id, m.state.group)).collect();
         if !members.is_empty() {
             let left = self.change(|connection, now| {
-                members.iter().try_for_each(|(id, group)| {
-                    take_over(connection, *group, *id, Some("its session has ended"), now)
-                })
+                members
+                    .iter()
+                    .try_for_each(|(id, group)| take_over(connection, *group, *id, true, now))
             });
             if let Err(error) = left {
                 // The others find it dead.

@@ -10,5 +10,5 @@ mod file;
 mod many;
 #[cfg(all(feature = "file", unix))]
 mod sessions;
-#[cfg(feature = "sqlite")]
+#[cfg(all(test, feature = "sqlite"))]
 mod sqlite;

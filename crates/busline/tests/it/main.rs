@@ -20,5 +20,7 @@ mod processes;
 mod python;
 #[cfg(test)]
 mod service;
+#[cfg(all(test, feature = "sqlite"))]
+mod sqlite;
 #[cfg(test)]
 mod store;

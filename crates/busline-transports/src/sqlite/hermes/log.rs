@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::super::config::SqliteConfig;
 use super::super::database::{absolute, missing};
-use super::super::error::{of_sqlite, session_closed};
+use super::super::error::{check_process, of_sqlite, session_closed};
 use super::super::session::{WINDOW_UNITS, no_options, room};
 use super::category::category;
 use super::read::HermesReader;
@@ -68,6 +68,7 @@ impl HermesSession {
     }
 
     fn check_open(&self) -> Result<()> {
+        check_process()?;
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if ended.is_some() { Ok(()) } else { Err(session_closed()) }
     }
@@ -84,12 +85,13 @@ impl HermesSession {
         }
         let permit = room(&self.room, self.window, &batch.messages).await?;
         let mut pending = Vec::with_capacity(batch.messages.len());
-        for message in batch.messages {
+        let job = |message| {
             let (receipt, waiting) = PendingReceipt::channel();
-            let job = PublishJob { message, receipt, _permit: Arc::clone(&permit) };
-            self.jobs.send(Job::Publish(job)).map_err(|_| session_closed())?;
             pending.push(waiting);
-        }
+            PublishJob { message, receipt, _permit: Arc::clone(&permit) }
+        };
+        let jobs = batch.messages.into_iter().map(job).collect();
+        self.jobs.send(Job::Publish(jobs)).map_err(|_| session_closed())?;
         Ok(pending)
     }
 

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::super::config::SqliteConfig;
-use super::super::error::{of_sqlite, session_closed};
+use super::super::error::{check_process, of_sqlite, session_closed};
 use super::super::hub::Seat;
 use super::super::publish::Permit;
 use super::table::{self, Table, offset_of};
@@ -27,7 +27,7 @@ const CHECK_FILE: Duration = Duration::from_secs(1);
 const PURGE: Duration = Duration::from_secs(600);
 
 pub(super) enum Job {
-    Publish(PublishJob),
+    Publish(VecDeque<PublishJob>),
     /// Somebody in this process has written.
     Look,
     Call(Box<dyn FnOnce(&mut Worker) + Send>),
@@ -113,6 +113,7 @@ pub(super) fn call<T: Send + 'static>(
 ) -> BoxFuture<'static, Result<T>> {
     let jobs = jobs.clone();
     Box::pin(async move {
+        check_process()?;
         let (done, result) = oneshot::channel();
         let job = move |worker: &mut Worker| {
             // Who asked may have gone.
@@ -139,7 +140,7 @@ impl Worker {
             let mut look = false;
             while let Some(job) = next {
                 match job {
-                    Job::Publish(job) => self.publishes.push_back(job),
+                    Job::Publish(mut jobs) => self.publishes.append(&mut jobs),
                     Job::Look => {
                         self.rung.store(false, Ordering::Release);
                         look = true;

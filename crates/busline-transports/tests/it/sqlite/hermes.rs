@@ -144,7 +144,7 @@ async fn what_is_written_has_the_very_form_of_hermes() {
     assert_eq!(one("SELECT data FROM hermesmessages WHERE msgid = 1"), event("base", 1));
     assert_eq!(
         one("SELECT CAST(timestamp AS TEXT) FROM hermesmessages WHERE msgid = 2"),
-        "1795221606.19401"
+        "1795221606.194011"
     );
     let number = |sql: &str| other.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((number("PRAGMA user_version"), number("PRAGMA application_id")), (0, 0));
@@ -379,7 +379,7 @@ async fn a_reader_may_be_there_before_the_file_is() {
     let mut latest = reader(&*session, HERMES, Position::Latest).await.unwrap();
     assert_eq!(first.next().await.unwrap().len(), 0);
     let missing = reader(&*session, HERMES, at(1)).await.unwrap_err();
-    assert!(missing.to_string().contains("there is no database"), "{missing}");
+    assert!(missing.to_string().contains("there is no bus at"), "{missing}");
     assert!(!place.path().exists(), "reading made the file");
     let waiting = async {
         let one = numbers(&follow(&mut *first, 1).await.unwrap());
