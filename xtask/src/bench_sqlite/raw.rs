@@ -8,6 +8,9 @@ use super::{Layout, ONE_BY_ONE, Place, Result, Setup, payload, text};
 /// The rows of one look.
 const CHUNK: i64 = 1024;
 
+/// A row as it is copied out: number, time, key, properties, payload.
+type Row = (i64, f64, String, Vec<u8>, Vec<u8>);
+
 struct Raw {
     connection: Connection,
     layout: Layout,
@@ -107,7 +110,7 @@ pub(crate) fn read(setup: &Setup, place: &Place, figures: &mut Figures) -> Resul
     loop {
         let mut select = raw.connection.prepare_cached(sql).map_err(text)?;
         let mut rows = select.query([from, CHUNK]).map_err(text)?;
-        let mut chunk: Vec<(i64, f64, String, Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut chunk: Vec<Row> = Vec::new();
         while let Some(row) = rows.next().map_err(text)? {
             let payload = row.get_ref(4).map_err(text)?.as_bytes().map_err(text)?.to_vec();
             let (key, meta) = (row.get(2).map_err(text)?, row.get(3).map_err(text)?);

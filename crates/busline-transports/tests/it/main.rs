@@ -10,5 +10,5 @@ mod file;
 mod many;
 #[cfg(all(feature = "file", unix))]
 mod sessions;
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 mod sqlite;

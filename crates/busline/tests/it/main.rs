@@ -20,7 +20,7 @@ mod processes;
 mod python;
 #[cfg(test)]
 mod service;
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(test)]
 mod store;

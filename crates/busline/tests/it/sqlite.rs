@@ -1,5 +1,7 @@
 //! Several processes on one SQLite database: killed, stopped, waiting, and writing beside one another.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -267,7 +267,7 @@ async fn who_waits_in_the_same_process_is_woken_without_looking() {
                 assert_eq!(delivery.message.payload, text);
                 delivery.ack().await.unwrap();
             }
-            assert_eq!(texts(&follow(&mut *from, 1).await.unwrap()), [text.clone()]);
+            assert_eq!(texts(&follow(&mut *from, 1).await.unwrap()), std::slice::from_ref(&text));
         };
         let sending = send(&*publisher, vec![message("t", "k", text.clone())]);
         futures_util::future::join(waiting, sending).await.1.unwrap().remove(0).unwrap();

@@ -49,19 +49,19 @@ impl Peer {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: '{line}'"))
     }
 
-    fn tell(&mut self, what: Value) {
+    fn tell(&mut self, what: &Value) {
         writeln!(self.input, "{what}").unwrap();
     }
 
     /// Does something, which must succeed.
-    fn does(&mut self, what: Value) -> Value {
-        self.tell(what.clone());
+    fn does(&mut self, what: &Value) -> Value {
+        self.tell(what);
         let mut said = self.line();
         assert!(said.get("error").is_none(), "{what}: {said}");
         said["done"].take()
     }
 
-    fn fails(&mut self, what: Value) -> String {
+    fn fails(&mut self, what: &Value) -> String {
         self.tell(what);
         self.line()["error"].as_str().unwrap().to_owned()
     }
@@ -95,9 +95,9 @@ async fn each_reads_the_other(real: bool) {
     // Theirs, read by us: the file appears while we wait for it.
     let session = place.hermes(Role::Consume).await;
     let mut ours = reader(&*session, HERMES, Position::Earliest).await.unwrap();
-    peer.does(json!(["open", 10]));
-    peer.does(json!(["send", event("base", 1)]));
-    peer.does(json!(["send", event("initsync", 2)]));
+    peer.does(&json!(["open", 10]));
+    peer.does(&json!(["send", event("base", 1)]));
+    peer.does(&json!(["send", event("initsync", 2)]));
     let records = follow(&mut *ours, 2).await.unwrap();
     assert_eq!(texts(&records), [event("base", 1), event("initsync", 2)]);
     assert_eq!(records[1].message.key.as_str(), "initsync");
@@ -109,9 +109,9 @@ async fn each_reads_the_other(real: bool) {
     for receipt in send(&*publisher, messages.collect()).await.unwrap() {
         receipt.unwrap();
     }
-    peer.does(json!(["beginning"]));
-    peer.does(json!(["timeout", 1]));
-    let theirs = peer.does(json!(["iterate", 100]));
+    peer.does(&json!(["beginning"]));
+    peer.does(&json!(["timeout", 1]));
+    let theirs = peer.does(&json!(["iterate", 100]));
     let theirs = theirs.as_array().unwrap();
     let numbers: Vec<_> = theirs.iter().map(|row| row[0].as_u64().unwrap()).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5]);
@@ -123,16 +123,16 @@ async fn each_reads_the_other(real: bool) {
     }
     // The same offsets are taken and refused.
     for offset in [1, 3, 6] {
-        peer.does(json!(["seek", offset]));
+        peer.does(&json!(["seek", offset]));
     }
     for offset in [0, 7] {
-        let error = peer.fails(json!(["seek", offset]));
+        let error = peer.fails(&json!(["seek", offset]));
         assert!(error.starts_with("IndexError"), "{error}");
         let position = Position::Offset(busline_core::Offset::new(0, offset));
         let error = reader(&*session, HERMES, position).await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Limit), "{error}");
     }
-    peer.does(json!(["close"]));
+    peer.does(&json!(["close"]));
 }
 
 /// The server opens, purges, VACUUMs, sends and closes again and again, while we publish and read: nothing is lost on
@@ -146,7 +146,7 @@ async fn both_at_once(real: bool) {
     declare(&*publisher, HERMES).await.unwrap();
     let session = place.hermes(Role::Consume).await;
     let mut ours = reader(&*session, HERMES, Position::Earliest).await.unwrap();
-    peer.tell(json!([
+    peer.tell(&json!([
         "cycles",
         CYCLES,
         10,
@@ -169,9 +169,9 @@ async fn both_at_once(real: bool) {
     assert_eq!(own, (0..OURS).collect::<Vec<_>>());
     assert_eq!(found.iter().filter(|number| **number == 1_000_002).count() as u64, CYCLES);
     // They see the same, in the same order.
-    peer.does(json!(["beginning"]));
-    peer.does(json!(["timeout", 1]));
-    let theirs = peer.does(json!(["iterate", all]));
+    peer.does(&json!(["beginning"]));
+    peer.does(&json!(["timeout", 1]));
+    let theirs = peer.does(&json!(["iterate", all]));
     let theirs: Vec<_> =
         theirs.as_array().unwrap().iter().map(|row| row[1].as_str().unwrap().to_owned()).collect();
     assert_eq!(theirs, texts(&records));
@@ -182,7 +182,7 @@ async fn both_at_once(real: bool) {
 async fn rows_that_a_purge_takes_while_they_are_read_are_missed_aloud() {
     let place = Place::new();
     let Some(mut peer) = Peer::start(&place, false) else { return };
-    peer.does(json!([
+    peer.does(&json!([
         "cycles",
         1,
         10,
@@ -192,8 +192,8 @@ async fn rows_that_a_purge_takes_while_they_are_read_are_missed_aloud() {
     let mut ours =
         reader(&*session, HERMES, Position::Offset(busline_core::Offset::new(0, 2))).await.unwrap();
     // All but the last two have grown old.
-    peer.does(json!(["sql", "UPDATE hermesmessages SET timestamp = 5.5 WHERE msgid < 5", []]));
-    peer.does(json!(["cycles", 1, 10, [event("base", 7)]]));
+    peer.does(&json!(["sql", "UPDATE hermesmessages SET timestamp = 5.5 WHERE msgid < 5", []]));
+    peer.does(&json!(["cycles", 1, 10, [event("base", 7)]]));
     let error = ours.next().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
@@ -208,7 +208,7 @@ async fn rows_that_a_purge_takes_while_they_are_read_are_missed_aloud() {
 async fn what_a_killed_producer_left_half_done_is_undone() {
     let place = Place::new();
     let Some(mut peer) = Peer::start(&place, false) else { return };
-    peer.does(json!(["cycles", 1, 10, [event("base", 1)]]));
+    peer.does(&json!(["cycles", 1, 10, [event("base", 1)]]));
     // Large enough to be written to the file before it is committed.
     let half = "import os, sqlite3, sys\n\
                 db = sqlite3.connect(sys.argv[1])\n\
@@ -225,7 +225,7 @@ async fn what_a_killed_producer_left_half_done_is_undone() {
     let session = place.hermes(Role::Consume).await;
     let mut ours = reader(&*session, HERMES, Position::Earliest).await.unwrap();
     assert_eq!(objects(&super::support::rest(&mut *ours).await.unwrap()), [1]);
-    peer.does(json!(["cycles", 1, 10, [event("base", 2)]]));
+    peer.does(&json!(["cycles", 1, 10, [event("base", 2)]]));
     assert_eq!(objects(&follow(&mut *ours, 1).await.unwrap()), [2]);
 }
 
