@@ -18,6 +18,8 @@ use super::worker::{Job, Worker, call};
 const SCAN_MAX: i64 = 16_384;
 /// The most bytes of one chunk, but for a single large message.
 const CHUNK_BYTES: usize = 4 << 20;
+/// How many records room is made for at once.
+const ROOM: usize = 1024;
 
 /// A reader: a number, and what it looks for.
 #[derive(Debug)]
@@ -85,6 +87,10 @@ fn look(connection: &Connection, read: &Read, slot: i64, from: i64) -> Result<Lo
         if read.patterns.matches(raw.key) {
             match raw.record(&topic) {
                 Ok(record) => {
+                    if records.is_empty() {
+                        let left = usize::try_from(topic.next - raw.number).unwrap_or(usize::MAX);
+                        records.reserve(left.min(read.chunk_max).min(ROOM));
+                    }
                     bytes += record.message.size_bytes();
                     records.push(record);
                 }

@@ -284,34 +284,34 @@ async fn a_busy_writer_keeps_nobody_from_writing() {
     );
     declare(&*busy, "busy").await.unwrap();
     declare(&*rare, "rare").await.unwrap();
-    let commits = Arc::new(AtomicU64::new(0));
-    let counting = Arc::clone(&commits);
-    let writing = tokio::spawn(async move {
-        loop {
-            // Two batches under way: there is always one to go on with.
-            let batch = || (0..50).map(|_| message("busy", "k", vec![7; 100])).collect();
-            let both =
-                futures_util::future::join(send(&*busy, batch()), send(&*busy, batch())).await;
-            both.0.unwrap();
-            both.1.unwrap();
-            counting.fetch_add(2, Ordering::Relaxed);
-        }
-    });
+    // Four under way: whenever one is committed there are others to go on with at once.
+    let batches = Arc::new(AtomicU64::new(0));
+    let writing: Vec<_> = (0..4)
+        .map(|_| {
+            let (busy, counting) = (Arc::clone(&busy), Arc::clone(&batches));
+            tokio::spawn(async move {
+                loop {
+                    let batch = (0..50).map(|_| message("busy", "k", vec![7; 100])).collect();
+                    assert!(send(&*busy, batch).await.unwrap().iter().all(Result::is_ok));
+                    counting.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
     let mut overtaken = Vec::new();
     for number in 0..60 {
-        let before = commits.load(Ordering::Relaxed);
+        let before = batches.load(Ordering::Relaxed);
         let sent = send(&*rare, vec![message("rare", "k", number.to_string())]).await.unwrap();
         assert!(sent.into_iter().all(|receipt| receipt.is_ok()));
-        overtaken.push(commits.load(Ordering::Relaxed) - before);
+        overtaken.push(batches.load(Ordering::Relaxed) - before);
     }
-    writing.abort();
+    writing.iter().for_each(tokio::task::JoinHandle::abort);
     overtaken.sort_unstable();
     let median = overtaken[overtaken.len() / 2];
-    println!(
-        "commits of a busy writer while another waited for one: median {median}, {overtaken:?}"
-    );
-    assert!(commits.load(Ordering::Relaxed) > 10, "the busy writer was not busy");
-    assert!(median <= 6, "{overtaken:?}");
+    println!("batches of a busy writer while another waited for its turn: {overtaken:?}");
+    assert!(batches.load(Ordering::Relaxed) > 10, "the busy writer was not busy");
+    // What is being committed when it comes, and perhaps what was taken together after that.
+    assert!(median <= 8, "{overtaken:?}");
 }
 
 /// What many publish at the same time is written together.

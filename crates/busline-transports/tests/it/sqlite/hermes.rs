@@ -443,6 +443,27 @@ async fn a_locked_bus_is_a_temporary_error_and_nothing_is_sent_later() {
     assert_eq!(other.query_row(sent, [], |row| row.get::<_, String>(0)).unwrap(), "1,3");
 }
 
+/// A reader that stays in the way of a commit: the event is reported as not sent, and is not.
+#[tokio::test]
+async fn an_event_whose_commit_failed_is_not_sent_with_the_next_one() {
+    let place = Place::new();
+    made(&place, 1);
+    let session = place.session(Role::Publish, "layout=hermes&busy=30ms").await.unwrap();
+    let other = place.sqlite();
+    other.execute_batch("BEGIN").unwrap();
+    let count = "SELECT count(*) FROM hermesmessages";
+    assert_eq!(other.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    let lost =
+        send(&*session, vec![message(HERMES, "", event("base", 2))]).await.unwrap().remove(0);
+    let error = lost.unwrap_err();
+    assert!(error.error().is_temporary() && error.to_string().starts_with("not stored"), "{error}");
+    other.execute_batch("COMMIT").unwrap();
+    send(&*session, vec![message(HERMES, "", event("base", 3))]).await.unwrap().remove(0).unwrap();
+    session.close(PATIENCE).await.unwrap();
+    let sent = "SELECT group_concat(data ->> 'objpkey') FROM hermesmessages";
+    assert_eq!(other.query_row(sent, [], |row| row.get::<_, String>(0)).unwrap(), "1,3");
+}
+
 #[tokio::test]
 async fn what_is_published_in_the_same_process_is_seen_without_looking() {
     let place = Place::new();
