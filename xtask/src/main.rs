@@ -31,6 +31,7 @@ usage: cargo xtask VERB
   bench [log] [OPTION…]  figures of the embedded log beside the machine's own limits;
                          with log, beside other stores too; --help says more
   bench amqp [OPTION…]   figures of RabbitMQ through Busline, beside its raw client and Python
+  bench sqlite [OPTION…] figures of SQLite through Busline, both layouts, beside its raw client
   instructions [--renew] how many instructions a message takes, by callgrind, held to
                          figures that the tree keeps; --renew writes them
   miri [FILTER…]         what Miri can run of the log, the weak memory of its words included
@@ -60,6 +61,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["bench", "log", rest @ ..] => bench_log(rest),
         ["bench", "amqp", rest @ ..] => bench_amqp(rest),
+        ["bench", "sqlite", rest @ ..] => program("bench-sqlite", true, rest),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["instructions", rest @ ..] => instructions::run(rest),
         ["miri", rest @ ..] => nightly::miri(rest),

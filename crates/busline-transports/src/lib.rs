@@ -11,11 +11,17 @@ pub mod file;
 #[cfg(all(any(test, feature = "fuzz"), feature = "file", unix))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+mod group;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+pub mod meta;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod registered;
 pub mod registry;
 pub mod settings;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 mod url;
 
 pub use registered::{Registry, TransportFactory};

@@ -46,6 +46,13 @@ const ROWS: &[Row] = &[
     },
     #[cfg(feature = "amqp")]
     Row { scheme: "amqps", example: "amqps://localhost", profiles: &[], open: crate::amqp::open },
+    #[cfg(feature = "sqlite")]
+    Row {
+        scheme: "sqlite",
+        example: "sqlite:./bus.db",
+        profiles: &["sqlite:./bus.db", "sqlite:./bus.db?layout=hermes"],
+        open: crate::sqlite::open,
+    },
 ];
 
 type OpenStore = fn(BusUrl, Arc<dyn Clock>) -> Result<Arc<dyn StoreBackend>>;
@@ -83,6 +90,8 @@ const ABSENT: &[(&str, &str)] = &[
     ("amqp", "this build lacks the feature 'amqp': build with it"),
     #[cfg(not(feature = "amqp"))]
     ("amqps", "this build lacks the feature 'amqp': build with it"),
+    #[cfg(not(feature = "sqlite"))]
+    ("sqlite", "this build lacks the feature 'sqlite': build with it"),
     #[cfg(not(feature = "redis"))]
     ("redis", "this build lacks the feature 'redis': build with it"),
     #[cfg(not(feature = "redis"))]

@@ -20,4 +20,5 @@ mod publish;
 mod queues;
 mod read;
 mod services;
+mod sqlite;
 mod support;

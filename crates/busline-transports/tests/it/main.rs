@@ -15,3 +15,5 @@ mod many;
 mod rng;
 #[cfg(all(feature = "file", unix))]
 mod sessions;
+#[cfg(feature = "sqlite")]
+mod sqlite;

@@ -22,5 +22,7 @@ mod processes;
 mod python;
 #[cfg(test)]
 mod service;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 #[cfg(test)]
 mod store;
