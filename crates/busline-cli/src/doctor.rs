@@ -155,7 +155,8 @@ fn policies(bus: &Bus, groups: &[GroupInfo], report: &mut Report) {
     let (kept, dropped): (Vec<_>, Vec<_>) =
         policed.partition(|info| info.keeps_rejected == Some(true));
     let name = |info: &&GroupInfo| format!("{}.{}", info.group, info.topic);
-    report.without_dead_letters = dropped.iter().map(name).collect();
+    let names: Vec<_> = dropped.iter().map(name).collect();
+    report.without_dead_letters = Some(names.clone());
     if dropped.is_empty() {
         if !kept.is_empty() {
             let queues = human::plural(kept.len() as u64, "queue");
@@ -164,7 +165,7 @@ fn policies(bus: &Bus, groups: &[GroupInfo], report: &mut Report) {
         }
         return;
     }
-    let names = report.without_dead_letters.join(", ");
+    let names = names.join(", ");
     let bus = bus.to_string();
     let vhost = bus.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
     let vhost = vhost.map_or("/", |(_, vhost)| vhost);
@@ -190,8 +191,8 @@ struct Report {
     lease: Option<String>,
     limits: Option<LimitsLine>,
     capabilities: Vec<Promise>,
-    /// Queues of services from which what is rejected vanishes.
-    without_dead_letters: Vec<String>,
+    /// Queues of services from which what is rejected vanishes; `None` when they could not be listed.
+    without_dead_letters: Option<Vec<String>>,
     checks: Vec<Check>,
     #[serde(skip)]
     now: Timestamp,
@@ -250,7 +251,7 @@ impl Report {
             lease: None,
             limits: None,
             capabilities: Vec::new(),
-            without_dead_letters: Vec::new(),
+            without_dead_letters: None,
             checks: Vec::new(),
             now,
         };

@@ -230,7 +230,7 @@ const ENTRIES: &[Entry] = &[
             ("capabilities", "an array of {\"promise\", \"support\", \"note\"}"),
             (
                 "without_dead_letters",
-                "an array: queues of services from which what is rejected vanishes, for want of a policy",
+                "an array: queues whose rejected messages vanish; null when unknown",
             ),
             ("checks", "an array of {\"check\", \"ok\", \"found\", \"do\"}"),
         ]],

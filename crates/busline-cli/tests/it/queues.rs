@@ -166,6 +166,24 @@ fn letters_go_back_exactly_as_they_were() {
     }
 }
 
+#[test]
+fn a_letter_that_the_broker_does_not_take_stays_and_holds_no_other_up() {
+    let Some((vhost, place)) = policed() else { return };
+    let full =
+        json!({"durable": true, "arguments": {"x-max-length": 1, "x-overflow": "reject-publish"}});
+    vhost.ask("PUT", "queues/full", &full.to_string());
+    vhost.ask("POST", "bindings/e/events/q/full", r#"{"routing_key":"Boom"}"#);
+    publish(&place, &["Boom", "Bang", "Bong"]);
+    reject(&vhost, 3);
+    let done = place.run(&["--json", "dead", "redrive", "dead-letters"]);
+    done.fails(1, &["refused: 1 letter"]);
+    assert!(done.stderr.contains("warning: the letter 'Boom' stays"), "{done:?}");
+    let line = &done.lines()[0];
+    assert_eq!((&line["done"], &line["refused"]), (&json!(2), &json!(1)));
+    let left = place.json(&["dead", "list", "dead-letters"]);
+    assert_eq!((left.len(), &left[0]["key"]), (1, &json!("Boom")));
+}
+
 /// As the tools of Python services, which know nothing but AMQP.
 #[test]
 fn queues_are_used_by_name_where_nothing_can_be_listed() {
@@ -226,6 +244,7 @@ fn the_doctor_sees_what_services_reject_vanish() {
     let report = &untagged.json(&["doctor"])[0];
     let checks = report["checks"].as_array().unwrap();
     assert!(checks.iter().any(|check| check["check"] == "lists"), "{report}");
+    assert_eq!(report["without_dead_letters"], Value::Null);
 }
 
 #[test]

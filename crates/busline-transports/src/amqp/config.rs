@@ -190,13 +190,14 @@ impl AmqpConfig {
         if let Some(replay) = url.take("replay", "true or false", is_bool)? {
             self.replay = replay;
         }
-        // Plain seconds too, as other clients write them. The protocol has whole ones, and 0 turns it off.
+        // Plain seconds too, as other clients write them. The protocol has whole ones, and 0 leaves
+        // it to the broker.
         let heartbeat = |text: &str| match text.parse().ok().map(Duration::from_secs) {
             None => positive(text).filter(|beat| beat.subsec_nanos() == 0),
             seconds => seconds,
         };
         let bounded = |text: &str| heartbeat(text).filter(|beat| beat.as_secs() <= 3600);
-        let expected = "a duration in whole seconds up to 1h as 60s, or 0 for none";
+        let expected = "a duration in whole seconds up to 1h as 60s, or 0 for the broker's";
         if let Some(heartbeat) = url.take("heartbeat", expected, bounded)? {
             self.heartbeat = heartbeat;
         }
