@@ -229,6 +229,10 @@ const ENTRIES: &[Entry] = &[
             ("lease", "how long a member may hold a delivery"),
             ("limits", "an object: the bounds on messages"),
             ("capabilities", "an array of {\"promise\", \"support\", \"note\"}"),
+            (
+                "without_dead_letters",
+                "an array: queues whose rejected messages vanish; null when unknown",
+            ),
             ("checks", "an array of {\"check\", \"ok\", \"found\", \"do\"}"),
         ]],
         notes: "Exit code 1 when a check found a problem, that of the error when the bus cannot be \

@@ -267,6 +267,11 @@ impl Admin {
         call!(self, admin => admin.groups(topic))
     }
 
+    /// One group; `NotFound` where there is none. It may be known where groups cannot be listed.
+    pub async fn group(&self, topic: &Topic, group: &GroupName) -> Result<GroupInfo> {
+        call!(self, admin => admin.group(topic, group))
+    }
+
     /// Up to `limit` unsettled messages of a group, oldest first, left where they are; `from` an
     /// offset on, so that many are looked at page by page.
     pub async fn peek(

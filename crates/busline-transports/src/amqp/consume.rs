@@ -9,7 +9,9 @@ use busline_core::{Error, ErrorKind, GroupName, Outcome, Result};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, ChannelFlowOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicNackOptions, ChannelFlowOptions, QueueDeleteOptions,
+};
 use lapin::{Channel, Consumer};
 use tokio::sync::{mpsc, oneshot};
 
@@ -120,8 +122,19 @@ impl Worker {
                 break;
             }
         }
+        let (core, about) = (&self.core, &self.consuming.about);
         if let Some(consumer) = self.consumer.take() {
             ConsumerChannel::new(self.channel, consumer).close().await;
+        }
+        if core.dialect == Dialect::Eventail && about.group.is_none() && core.ended.get().is_none()
+        {
+            // Nobody reads it any more, and it would fill as long as the connection lives.
+            let queue = about.queue.clone();
+            let delete = |channel: Channel| {
+                let queue = queue.clone();
+                async move { channel.queue_delete(queue, QueueDeleteOptions::default()).await }
+            };
+            drop(core.control(delete).await);
         }
     }
 

@@ -11,7 +11,9 @@ use busline::service::{
 };
 use busline::{Attempt, BusConfig};
 use serde_json::{Value as Json, json};
-use tracing_subscriber::filter::LevelFilter as Level;
+use tracing_subscriber::filter::{LevelFilter as Level, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The arguments of every example.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,7 +50,11 @@ impl Common {
 
     async fn serve(&self, app: App, first: impl Future<Output = ()>) -> busline::Result<()> {
         // What the library warns of, as a broker that is waited for, goes to standard error.
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(Level::WARN).init();
+        // Not what the AMQP client says below it: each look at what is not there as an error, and what comes back with
+        // its payload.
+        let said = Targets::new().with_default(Level::WARN).with_target("lapin", Level::OFF);
+        let written = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(written).with(said).init();
         let mut config = BusConfig::new(&self.bus.join(","));
         config.client_name = env!("CARGO_CRATE_NAME").to_owned();
         let stopping = stopped();

@@ -389,3 +389,56 @@ async fn a_dialect_that_is_not_spoken_is_refused_before_anything_is_opened() {
     assert_eq!(transport.dialect(), Some(Dialect::Eventail));
     assert_eq!(transport.capabilities().profile, "amqp, eventail");
 }
+
+/// A service may have any name that its queue has room for, and a conversation is a header.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_conversations_are_as_long_as_with_a_python_service() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let link = link(&vhost);
+    let name = "x".repeat(245);
+    declare(&link, vec![spec("commands", &name, &["#"])]).await.unwrap();
+    let mut stream = join(&link, "commands", &name).await;
+    let mut said = Message::new(topic("commands"), Key::new("x.Do").unwrap(), "1");
+    said.properties.conversation_id = Some("c".repeat(60_000).into());
+    let batch = Batch { messages: vec![said.clone()], mandatory: true };
+    link.send(batch).await.unwrap().remove(0).await.unwrap();
+    let came = next(&mut stream).await;
+    assert_eq!(came.message.properties.conversation_id, said.properties.conversation_id);
+    came.ack().await.unwrap();
+    said.properties.correlation_id = Some("c".repeat(256).into());
+    let refused = link.send(vec![said].into()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Limit, "{refused}");
+    assert!(refused.to_string().contains("correlation_id"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_queue_is_declared_as_by_a_python_service_and_goes_when_it_is_left() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let link = link(&vhost);
+    declare(&link, Vec::new()).await.unwrap();
+    let queues = || {
+        let path = format!("/api/queues/{}", vhost.name);
+        let listed = broker.request("GET", &path, "").unwrap();
+        serde_json::from_str::<Vec<Value>>(&listed).unwrap()
+    };
+    let session = link.session(Role::Consume).await.unwrap();
+    let everything = Membership::Broadcast(Patterns::all());
+    let mut private =
+        session.subscribe(Subscribe::new(topic("configurations"), everything)).await.unwrap();
+    let [queue] = &queues()[..] else { panic!("one queue is expected") };
+    assert!(queue["name"].as_str().unwrap().starts_with("amq.gen-"), "{queue}");
+    for (name, is) in [("exclusive", true), ("durable", false), ("auto_delete", false)] {
+        assert_eq!(queue[name], is, "{name}: {queue}");
+    }
+    private.stop().await.unwrap();
+    drop(private);
+    let gone = async {
+        while !queues().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the queue goes while its session lives");
+    assert!(tokio::time::timeout(Duration::ZERO, session.next_event()).await.is_err());
+}
