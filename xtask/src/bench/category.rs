@@ -13,6 +13,8 @@ use crate::{Result, Setup, remove};
 
 const TOPIC: &str = "bench";
 const CATEGORY: &str = "rare";
+/// That of all the others: a bus of Hermes has two categories.
+const OTHER: &str = "base";
 /// The bytes of body of a message.
 const BODY_LEN: usize = 100;
 /// How many are of the category.
@@ -20,7 +22,7 @@ const RARE: u64 = 10;
 
 /// What the row says.
 pub(crate) fn work(messages: u64) -> String {
-    format!("find_next, ten of a category in {messages} x {BODY_LEN} B")
+    format!("find_next, ten among {messages} of another category, {BODY_LEN} B")
 }
 
 /// Measures it on a bus of so many messages.
@@ -41,7 +43,7 @@ async fn measure(setup: &Setup, report: &mut Report, messages: u64) -> Result<()
     }
     let reads = 1e3 * read(&bus, messages).await?.as_secs_f64();
     report.add(Figure {
-        table: "Rare keys among 1,000 others",
+        table: "A rare category, by a consumer of the log style",
         work: work(messages),
         durability: "",
         unit: "ms",
@@ -61,11 +63,8 @@ async fn publish(bus: &Bus, messages: u64) -> Result<()> {
     for first in (0..messages).step_by(1000) {
         let mut batch: Vec<Message> = Vec::new();
         for number in first..messages.min(first + BATCH_LEN) {
-            let (key, body) = payload.message(number);
-            let key = match number % tenth == tenth / 2 {
-                true => CATEGORY,
-                false => std::str::from_utf8(key).map_err(failed)?,
-            };
+            let (_, body) = payload.message(number);
+            let key = if number % tenth == tenth / 2 { CATEGORY } else { OTHER };
             batch.push(publisher.message(key, body.to_vec()).map_err(failed)?);
         }
         for receipt in publisher.send(batch).await.map_err(failed)? {

@@ -1,7 +1,8 @@
 //! `bridge`: copies a topic to another bus, resumable and at least once.
 //!
 //! A message counts as copied when the target has given its receipt, and only then is the progress saved. So a bridge that
-//! is killed copies the last messages once more, in order, and loses none.
+//! is killed copies the last messages once more, in order, and loses none. When the target refuses a message, those
+//! that were on their way behind it may be there before it; they come again in their order too.
 
 pub(crate) mod args;
 mod copy;

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::broker::Vhost;
-use crate::support::Place;
+use crate::support::{BUSLINE, Place, finish};
 
 /// The arguments of a bridge between two topics `t`.
 fn bridge<'a>(from: &'a str, to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -192,6 +192,32 @@ fn publish_plainly(url: &str, numbers: std::ops::Range<u64>) {
         }
         bus.close(std::time::Duration::from_secs(60)).await.unwrap();
     });
+}
+
+/// What the target has not taken is not passed over, however much of it was on its way.
+#[test]
+fn a_target_without_room_ends_it_and_the_next_run_goes_on_behind_its_receipts() {
+    let place = Place::new();
+    let (from, to) = (url(&place, "from"), url(&place, "to"));
+    publish_plainly(&from, 0..20_000);
+    for more in [&[][..], &["--state", "state.json"]] {
+        let to = format!("{to}{}?full_wait=100ms&segment_bytes=1048576", more.len());
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -f 512; exec \"$0\" \"$@\"", BUSLINE, "--json"]);
+        command.args(bridge(&from, &to, more)).current_dir(place.path());
+        let done = finish(command);
+        done.fails(8, &["copied before: "]);
+        let copied = done.lines()[0]["copied"].as_u64().unwrap();
+        assert!(copied < 20_000, "{done:?}");
+        let last = place.json(&bridge(&from, &to, more)).remove(0);
+        assert_eq!(last["copied"], 20_000 - copied, "{last}");
+        let numbers: Vec<_> = read(&to, 20_000).iter().map(n).collect();
+        // In between may be what was on its way behind the first one that found no room.
+        let begun = usize::try_from(copied).unwrap();
+        assert_eq!(numbers[..begun], (0..copied).collect::<Vec<_>>());
+        let resumed = &numbers[numbers.len() - (20_000 - begun)..];
+        assert_eq!(resumed, (copied..20_000).collect::<Vec<_>>());
+    }
 }
 
 #[test]
