@@ -3,4 +3,5 @@
 mod echo;
 mod gateway;
 mod others;
+mod signals;
 mod stage;

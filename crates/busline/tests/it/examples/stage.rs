@@ -1,5 +1,6 @@
 //! Where the examples run, and how they are started.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -67,6 +68,11 @@ pub(super) async fn listen(mut peer: Peer) -> (Vec<Value>, Option<i32>) {
 
 /// Starts an example with these arguments.
 pub(super) fn start(example: &str, arguments: &[&str]) -> Peer {
+    Peer::start(Command::new(program(example)).args(arguments))
+}
+
+/// Where an example is.
+pub(super) fn program(example: &str) -> PathBuf {
     // Beside the directory of this test.
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -77,5 +83,5 @@ pub(super) fn start(example: &str, arguments: &[&str]) -> Peer {
         "{} is not built: `cargo build -p busline --examples --all-features`",
         path.display()
     );
-    Peer::start(Command::new(path).args(arguments))
+    path
 }
