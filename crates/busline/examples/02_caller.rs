@@ -297,7 +297,7 @@ impl Run {
             Some((outcome, n, mode, ms))
         });
         let Some((outcome, n, command, ms)) = outcome else { return };
-        line(&json!({
+        self.tell(&json!({
             "kind": "outcome",
             "n": n,
             "command": command,
@@ -321,7 +321,7 @@ impl Run {
             Some(n)
         });
         let Some(n) = n else { return };
-        line(&json!({
+        self.tell(&json!({
             "kind": "outcome",
             "n": n,
             "command": returned.key,
@@ -350,7 +350,7 @@ impl Run {
             Some(())
         });
         if is_ours.is_some() {
-            seen.print();
+            self.with(|state| (!state.is_told).then(|| seen.print()));
             self.0.progress.notify_one();
         }
     }
@@ -371,12 +371,12 @@ impl Run {
     /// Once; so many answers were to come.
     fn summary(&self, expected: u64) {
         let Arguments { count, target, .. } = &self.0.arguments;
-        let summary = self.with(|state| {
+        self.with(|state| {
             if std::mem::replace(&mut state.is_told, true) {
-                return None;
+                return;
             }
             let Tally { good, wrong, doubled, returned, late: _, events } = state.tally;
-            Some(json!({
+            line(&json!({
                 "kind": "summary",
                 "target": target,
                 "count": count,
@@ -389,9 +389,13 @@ impl Run {
                 "events": events,
                 "missing_events": state.missing_events(),
                 "seconds": state.began.map_or(0.0, |began| began.elapsed().as_secs_f64()),
-            }))
+            }));
         });
-        summary.inspect(line);
+    }
+
+    /// Nothing is said after the summary.
+    fn tell(&self, value: &Value) {
+        self.with(|state| (!state.is_told).then(|| line(value)));
     }
 
     fn verdict(&self) -> Option<u8> {

@@ -360,8 +360,7 @@ pub(super) fn is_of_endpoint(message: &Message) -> bool {
     message.properties.content_encoding.is_some()
 }
 
-/// The Python library's for programs without async: what there is, headers always, and only events are kept
-/// over a restart of the broker.
+/// Theirs: what there is, headers always, and only events outlive a restart of the broker.
 fn endpoint(message: &Message) -> busline_core::Result<BasicProperties> {
     let mut headers = FieldTable::default();
     for (name, value) in message.headers.iter() {
