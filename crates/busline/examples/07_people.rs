@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use support::{line, ready, stopped};
+use support::{Signals, finish, line, ready};
 
 /// The topic, and the type of its objects.
 const TOPIC: &str = "people";
@@ -61,8 +61,8 @@ struct Person {
 #[tokio::main]
 #[allow(clippy::print_stderr, reason = "an example says why it does not start")]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
-    let stopping = stopped();
     let work = async {
         let bus = Bus::open(&arguments.bus).await?;
         match &arguments.side {
@@ -75,8 +75,9 @@ async fn main() -> ExitCode {
     // Whatever it is doing: what was sent and not noted is sent again, what was read and not written read again.
     let done = tokio::select! {
         done = work => done,
-        () = stopping => Ok(()),
+        () = signals.asked() => Ok(()),
     };
+    finish();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

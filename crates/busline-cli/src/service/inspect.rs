@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use busline::service::wire::{self, Kind};
 use busline::transport::Peeked;
 use busline::{Admin, Capability, ErrorKind, GroupName, Message, Offset, Topic, dead};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::InspectArgs;
-use super::{monitor, open, payload};
+use super::{monitor, open};
 use crate::app::{App, Missing};
 use crate::exit::{Failure, Outcome};
 use crate::output;
@@ -122,9 +122,6 @@ fn show(app: &mut App, args: &InspectArgs, peeked: &Peeked) -> Outcome {
     if matches!(kind, None | Some(Kind::Log)) {
         line["kind"] = json!(kind.map(Kind::as_str));
     }
-    if !line["invalid"].is_null() {
-        line["payload"] = raw(&message.payload);
-    }
     if let Some(directory) = &args.save {
         let path = monitor::save(directory, &line, message)?;
         line["saved"] = path.display().to_string().into();
@@ -134,12 +131,4 @@ fn show(app: &mut App, args: &InspectArgs, peeked: &Peeked) -> Outcome {
     }
     let text = monitor::human(app, &line);
     Ok(app.out.text(&text)?)
-}
-
-/// What cannot be decoded, as text where it is that.
-fn raw(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => payload::base64(bytes),
-    }
 }

@@ -356,7 +356,9 @@ impl Worker {
             redelivered: delivery.redelivered,
         };
         let about = &self.consuming.about;
-        let before = mapping::delivered_before(&came);
+        let mut before = mapping::delivered_before(&came);
+        // The others that share the queue count nothing, and give back as they like.
+        before.exact &= self.core.dialect != Dialect::Eventail;
         let bytes = came.payload.len() as u64 + 256;
         let held = Held { came: Arc::new(came), before, bytes };
         let group = about.group.as_ref().map_or("", GroupName::as_str);

@@ -321,11 +321,14 @@ fn check_size(headers: &FieldTable) -> busline_core::Result<()> {
 /// The Python services': no id, empty texts where there is nothing, logs without any property.
 fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
     let from = &message.properties;
+    // A letter is put back as it was.
+    let is_letter = BrokerLetter::of(message).is_some();
+    if !is_letter && is_of_endpoint(message) {
+        return endpoint(message);
+    }
     if message.topic.as_str() == super::session::LOGS {
         return Ok(BasicProperties::default());
     }
-    // A letter is put back as it was.
-    let is_letter = BrokerLetter::of(message).is_some();
     let mut headers = FieldTable::default();
     for (name, value) in message.headers.iter().filter(|(name, _)| !is_letter || **name != *USER_ID)
     {
@@ -343,14 +346,39 @@ fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
         let seconds = from.timestamp.and_then(whole_seconds);
         return Ok(seconds.into_iter().fold(properties, BasicProperties::with_timestamp));
     }
-    Ok(BasicProperties::default()
+    let properties = BasicProperties::default()
         .with_headers(headers)
         .with_delivery_mode(2)
         .with_content_type(super::names::short(
             from.content_type.as_deref().unwrap_or("application/cbor"),
         )?)
-        .with_correlation_id(text(&from.correlation_id)?)
-        .with_reply_to(text(&from.reply_to)?))
+        .with_reply_to(text(&from.reply_to)?);
+    // The answer to a command without the id has none, not an empty one.
+    let is_result = message.topic.as_str() == super::session::COMMANDS && from.reply_to.is_none();
+    if is_result && from.correlation_id.is_none() {
+        return Ok(properties);
+    }
+    Ok(properties.with_correlation_id(text(&from.correlation_id)?))
+}
+
+/// Whether it is as programs without async send it: these say how the payload is encoded, services never do.
+pub(super) fn is_of_endpoint(message: &Message) -> bool {
+    message.properties.content_encoding.is_some()
+}
+
+/// Theirs: what there is, headers always, and only events outlive a restart of the broker.
+fn endpoint(message: &Message) -> busline_core::Result<BasicProperties> {
+    let mut headers = FieldTable::default();
+    for (name, value) in message.headers.iter() {
+        headers.insert(super::names::short(name)?, native(value)?);
+    }
+    if let Some(id) = &message.properties.conversation_id {
+        headers.insert(CONVERSATION_ID.into(), super::names::text(id));
+    }
+    check_size(&headers)?;
+    let is_transient = ["configurations", super::session::LOGS].contains(&message.topic.as_str());
+    let mode = if is_transient { 1 } else { 2 };
+    Ok(common(&message.properties)?.with_headers(headers).with_delivery_mode(mode))
 }
 
 /// What any of those programs sent. That there is no conversation and that it is empty are two things,

@@ -37,7 +37,7 @@ use super::publish::Publisher;
 const REPLIES: &str = "busline.replies";
 
 /// In the dialect of the Python services: the topic of commands and of their results.
-const COMMANDS: &str = "commands";
+pub(super) const COMMANDS: &str = "commands";
 
 /// And the topic of logs, which are neither kept nor confirmed.
 pub(super) const LOGS: &str = "logs";
@@ -171,7 +171,10 @@ impl AmqpSession {
             return Ok(Vec::new());
         }
         let only_logs = core.dialect == Dialect::Eventail
-            && batch.messages.iter().all(|message| message.topic.as_str() == LOGS);
+            && batch
+                .messages
+                .iter()
+                .all(|message| message.topic.as_str() == LOGS && !mapping::is_of_endpoint(message));
         if core.publishing.get().is_none() || only_logs && core.logs.get().is_none() {
             let core = Arc::clone(core);
             let opening = async move {

@@ -35,7 +35,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// How long closing may take.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Publishes events, configurations and logs as a service does, and waits for each until it is stored.
+/// Publishes events, configurations and logs as the endpoint of the Python library does, and waits for each until it
+/// is stored. Services understand them as those of a service; on RabbitMQ configurations and logs do not outlive a
+/// restart of the broker.
 ///
 /// Any number of threads may use it at once, and all clones share one connection, which is made by the
 /// first call. What fails for a time is tried again: at once, after one second, after two, and so on
@@ -113,8 +115,9 @@ impl Publisher {
         attempts_max: Option<u32>,
     ) -> Result<()> {
         let (format, conversation) = (self.0.format, Conversation::new(conversation));
-        let body = wire::encode(format, payload)?;
-        self.publish(wire::event(name, format, body, &conversation)?, attempts_max)
+        let body = wire::encode_ascii(format, payload)?;
+        let event = wire::event(name, format, body, &conversation)?;
+        self.publish(dressed(event, encoding(format)), attempts_max)
     }
 
     /// Publishes a configuration. As [`Publisher::event`].
@@ -124,14 +127,18 @@ impl Publisher {
         payload: &(impl Serialize + ?Sized),
         attempts_max: Option<u32>,
     ) -> Result<()> {
-        let body = wire::encode(self.0.format, payload)?;
-        self.publish(wire::configuration(name, self.0.format, body)?, attempts_max)
+        let format = self.0.format;
+        let body = wire::encode_ascii(format, payload)?;
+        let mut configuration = wire::configuration(name, format, body)?;
+        configuration.properties.conversation_id = None;
+        self.publish(dressed(configuration, encoding(format)), attempts_max)
     }
 
     /// Publishes a log line; the conversation may be empty. As [`Publisher::event`].
     pub fn log(&self, line: &LogLine, conversation: &str, attempts_max: Option<u32>) -> Result<()> {
         let now = self.0.opener.clock.now();
-        self.publish(line.message(&self.0.service, conversation, now)?, attempts_max)
+        let line = line.message(&self.0.service, conversation, now)?;
+        self.publish(dressed(line.content_type("application/data"), BINARY), attempts_max)
     }
 
     /// Publishes a message of any topic. As [`Publisher::event`].
@@ -247,6 +254,23 @@ impl Sending {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// How kombu, which Python's blocking publisher stands on, calls what is no text.
+const BINARY: &str = "binary";
+
+fn encoding(format: Format) -> &'static str {
+    match format {
+        Format::Json => "utf-8",
+        _ => BINARY,
+    }
+}
+
+/// With the properties that kombu adds, by which others can tell it from what a service sends.
+fn dressed(mut message: Message, encoding: &'static str) -> Message {
+    message.properties.content_encoding = Some(encoding.into());
+    message.properties.priority = Some(0);
+    message
 }
 
 #[cfg(test)]

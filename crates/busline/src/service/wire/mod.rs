@@ -19,6 +19,7 @@ mod unicode;
 
 pub use body::{Body, Value};
 pub use envelope::{Conversation, Kind, Status, command, configuration, event, result, topic};
+pub(crate) use format::encode_ascii;
 pub use format::{Format, encode};
 pub use gelf::{Level, LogLine};
 pub use incoming::{Incoming, Invalid, decode};

@@ -184,10 +184,10 @@ async fn a_signal_at_any_moment_ends_it_well() {
                 caller.expect("outcome").await;
             }
             echo.signal(Signal::TERM);
-            assert_eq!(echo.code().await, Some(0));
+            assert_eq!(echo.code_soon().await, Some(0));
         }
         caller.signal(Signal::TERM);
-        assert_eq!(caller.code().await, Some(0));
+        assert_eq!(caller.code_soon().await, Some(0));
     }
     // Nobody is there, and it tries to connect.
     let absent = start("01_echo", &["--bus", "amqp://127.0.0.1:9/"]);
@@ -200,7 +200,7 @@ async fn a_signal_at_any_moment_ends_it_well() {
         tokio::task::yield_now().await;
     }
     absent.signal(Signal::TERM);
-    assert_eq!(absent.code().await, Some(0));
+    assert_eq!(absent.code_soon().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,4 +4,5 @@ mod echo;
 mod gateway;
 mod others;
 mod people;
+mod signals;
 mod stage;

@@ -1,5 +1,6 @@
 //! Where the examples run, and how they are started.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -76,6 +77,13 @@ pub(super) fn start(example: &str, arguments: &[&str]) -> Peer {
 }
 
 fn command(example: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program(example));
+    command.args(arguments);
+    command
+}
+
+/// Where an example is.
+pub(super) fn program(example: &str) -> PathBuf {
     // Beside the directory of this test.
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -86,7 +94,5 @@ fn command(example: &str, arguments: &[&str]) -> Command {
         "{} is not built: `cargo build -p busline --examples --all-features`",
         path.display()
     );
-    let mut command = Command::new(path);
-    command.args(arguments);
-    command
+    path
 }
