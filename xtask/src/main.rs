@@ -1,4 +1,5 @@
-//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `instructions`, `brokers`, `miri`.
+//! The only tool of the workspace: `cargo xtask ci`, `test`, `tidy`, `matrix`, `bench`, `instructions`, `brokers`,
+//! `miri`, `sanitize`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to people")]
 
 mod brokers;
@@ -31,9 +32,12 @@ usage: cargo xtask VERB
                          with log, beside other stores too; --help says more
   bench amqp [OPTION…]   figures of RabbitMQ through Busline, beside its raw client and Python
   bench kafka [OPTION…]  figures of Kafka through Busline, beside its raw client
+  bench sqlite [OPTION…] figures of SQLite through Busline, both layouts, beside its raw client
   instructions [--renew] how many instructions a message takes, by callgrind, held to
                          figures that the tree keeps; --renew writes them
   miri [FILTER…]         what Miri can run of the log, the weak memory of its words included
+  sanitize [NAME…] [FILTER…]
+                         the log's tests under the sanitizers address (with leaks) and thread
   matrix [--check]       write the capability matrix of the README
   brokers [DO] [NAME…]   the brokers of the tests: status, install, start or stop them
   python                 install the Python library that tests stand beside
@@ -59,9 +63,11 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["bench", "log", rest @ ..] => bench_log(rest),
         ["bench", "amqp", rest @ ..] => bench_amqp(rest),
         ["bench", "kafka", rest @ ..] => bench_kafka(rest),
+        ["bench", "sqlite", rest @ ..] => program("bench-sqlite", true, rest),
         ["bench", rest @ ..] => program("bench", true, rest),
         ["instructions", rest @ ..] => instructions::run(rest),
         ["miri", rest @ ..] => nightly::miri(rest),
+        ["sanitize", rest @ ..] => nightly::sanitize(rest),
         ["matrix", rest @ ..] => program("matrix", false, rest),
         ["brokers", rest @ ..] => brokers::run(rest),
         ["python"] => python::ready().map(|python| println!("{}", python.display())),

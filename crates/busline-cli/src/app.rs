@@ -69,9 +69,23 @@ impl App {
 
     /// Opens the bus. A signal ends the wait for one that cannot be reached.
     pub(crate) async fn open(&self, missing: Missing) -> Outcome<Bus> {
+        self.connect(self.config(missing)?, missing).await
+    }
+
+    /// Opens another bus than the one of the global options.
+    pub(crate) async fn open_at(&self, url: &str, missing: Missing) -> Outcome<Bus> {
+        let mut config = match missing {
+            Missing::Create => BusConfig::new(url),
+            Missing::Fail => BusConfig::new(&without_creating(url)),
+        };
+        "busline-cli".clone_into(&mut config.client_name);
+        self.connect(config, missing).await
+    }
+
+    async fn connect(&self, config: BusConfig, missing: Missing) -> Outcome<Bus> {
         let mut stop = self.stop.clone();
         let opened = tokio::select! {
-            opened = Bus::connect(self.config(missing)?) => opened,
+            opened = Bus::connect(config) => opened,
             () = stop.requested() => return Err(Failure::Stopped),
         };
         let opened = opened.map_err(|error| match missing {
@@ -139,9 +153,13 @@ fn read_config(path: &Path, urls: Option<&str>) -> Outcome<BusConfig> {
 
 /// The URL with the option that an embedded bus must be there already.
 fn without_creating(url: &str) -> String {
-    let is_file = url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"));
+    let makes = |scheme: &str| {
+        url.get(..scheme.len()).is_some_and(|found| found.eq_ignore_ascii_case(scheme))
+    };
     let (_, options) = url.split_once('?').unwrap_or((url, ""));
-    if !is_file || options.split('&').any(|option| option.starts_with("create=")) {
+    if !(makes("file:") || makes("sqlite:"))
+        || options.split('&').any(|option| option.starts_with("create="))
+    {
         return url.to_owned();
     }
     format!("{url}{}create=false", if url.contains('?') { "&" } else { "?" })
@@ -154,6 +172,7 @@ mod tests {
     #[test]
     fn looking_creates_nothing() {
         assert_eq!(without_creating("file:./bus"), "file:./bus?create=false");
+        assert_eq!(without_creating("sqlite:./bus.db"), "sqlite:./bus.db?create=false");
         assert_eq!(without_creating("file:b?sync=os"), "file:b?sync=os&create=false");
         assert_eq!(without_creating("file:b?create=true"), "file:b?create=true");
         assert_eq!(without_creating("memory:x"), "memory:x");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use busline::{Durability, GroupName, Key, KeyPattern, Patterns, Position, Topic};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::bridge::args::BridgeArgs;
 use crate::demo::args::{DemoArgs, WorkerArgs};
 use crate::reference;
 use crate::service::args::{
@@ -86,6 +87,9 @@ pub(crate) enum Verb {
     /// Check or repair the files of an embedded log
     #[command(subcommand)]
     Log(LogVerb),
+    /// Copy a topic to another bus: resumable, at least once, in order
+    #[command(after_long_help = reference::text("bridge"))]
+    Bridge(BridgeArgs),
     /// Say whether a bus can be used, what it promises, and what is likely wrong
     #[command(after_long_help = reference::text("doctor"))]
     Doctor(DoctorArgs),
@@ -111,7 +115,7 @@ impl Verb {
     pub(crate) fn stops_itself(&self) -> bool {
         match self {
             Self::Publish(_) | Self::Read(_) | Self::Consume(_) => true,
-            Self::Command(_) | Self::Monitor(_) | Self::Logs(_) => true,
+            Self::Command(_) | Self::Monitor(_) | Self::Logs(_) | Self::Bridge(_) => true,
             Self::Dead(verb) => matches!(verb, DeadVerb::Redrive(_) | DeadVerb::Purge(_)),
             _ => false,
         }

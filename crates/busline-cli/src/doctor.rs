@@ -1,5 +1,8 @@
 //! `doctor`: whether a bus can be used, what it promises, what is likely wrong and what to do.
 
+use std::time::Duration;
+
+use busline::transport::GroupInfo;
 use busline::{
     Admin, Bus, Capabilities, ErrorKind, Lease, OrderScope, Position, Support, Timestamp,
 };
@@ -17,6 +20,10 @@ const CLOCK_MIN_US: i64 = 1_577_836_800_000_000;
 /// Records may be this much newer than this machine's clock: two machines are never quite equal.
 const AHEAD_MAX_US: i64 = 60_000_000;
 
+/// What a broker lists of policies may be five seconds old: no alarm before it had the time to be true.
+const POLICY_LOOKS_MAX: u32 = 12;
+const POLICY_PAUSE: Duration = Duration::from_millis(500);
+
 /// Examines the bus.
 pub(crate) async fn run(app: &mut App, args: DoctorArgs) -> Outcome {
     if let Some(url) = args.url {
@@ -32,7 +39,7 @@ pub(crate) async fn run(app: &mut App, args: DoctorArgs) -> Outcome {
             report.reachable = true;
             report.add(Check::fine("open", "the bus can be opened"));
             let examined = examine(&bus, &urls, &mut report).await;
-            examined.and(bus.close(std::time::Duration::from_secs(5)).await.map_err(Failure::from))
+            examined.and(bus.close(Duration::from_secs(5)).await.map_err(Failure::from))
         }
         Err(error) => {
             let way_out = error.way_out().unwrap_or("check the URL and the permissions");
@@ -57,7 +64,15 @@ async fn examine(bus: &Bus, urls: &[String], report: &mut Report) -> Outcome {
         report.add(check);
     }
     match bus.admin().await {
-        Ok(admin) => topics(bus, &admin, report).await,
+        Ok(admin) => match topics(bus, &admin, report).await {
+            // The bus is open: what may not be used is the list of what there is.
+            Err(error) if error.kind() == ErrorKind::Unauthorized => {
+                let way_out = error.way_out().unwrap_or("check the permissions of this user");
+                report.add(Check::note("lists", error.message(), way_out));
+                Ok(())
+            }
+            examined => Ok(examined?),
+        },
         Err(error) if error.kind() == ErrorKind::Refused => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -80,7 +95,7 @@ fn writable(url: &str) -> Option<Check> {
 }
 
 /// What topics and groups tell: clocks that jumped, groups that nobody serves, dead letters.
-async fn topics(bus: &Bus, admin: &Admin, report: &mut Report) -> Outcome {
+async fn topics(bus: &Bus, admin: &Admin, report: &mut Report) -> busline::Result<()> {
     let topics = admin.topics().await?;
     let bytes: u64 = topics.iter().map(|info| info.bytes).sum();
     let sum = format!("{}, {}", human::plural(topics.len() as u64, "topic"), human::bytes(bytes));
@@ -99,7 +114,16 @@ async fn topics(bus: &Bus, admin: &Admin, report: &mut Report) -> Outcome {
             ));
         }
     }
-    for info in admin.groups(None).await? {
+    let mut groups = admin.groups(None).await?;
+    for _ in 0..POLICY_LOOKS_MAX {
+        if groups.iter().all(|info| info.keeps_rejected != Some(false)) {
+            break;
+        }
+        tokio::time::sleep(POLICY_PAUSE).await;
+        groups = admin.groups(None).await?;
+    }
+    policies(bus, &groups, report);
+    for info in groups {
         let unsettled = info.lag + info.in_flight + info.waiting;
         if unsettled == 0 || info.members > 0 {
             continue;
@@ -125,6 +149,36 @@ async fn topics(bus: &Bus, admin: &Admin, report: &mut Report) -> Outcome {
     Ok(())
 }
 
+/// Whether the broker keeps what services reject, where it is the only one that could.
+fn policies(bus: &Bus, groups: &[GroupInfo], report: &mut Report) {
+    let policed = groups.iter().filter(|info| info.keeps_rejected.is_some());
+    let (kept, dropped): (Vec<_>, Vec<_>) =
+        policed.partition(|info| info.keeps_rejected == Some(true));
+    let name = |info: &&GroupInfo| format!("{}.{}", info.group, info.topic);
+    let names: Vec<_> = dropped.iter().map(name).collect();
+    report.without_dead_letters = Some(names.clone());
+    if dropped.is_empty() {
+        if !kept.is_empty() {
+            let queues = human::plural(kept.len() as u64, "queue");
+            report
+                .add(Check::fine("dead letter policy", format!("{queues} of services kept by it")));
+        }
+        return;
+    }
+    let names = names.join(", ");
+    let bus = bus.to_string();
+    let vhost = bus.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    let vhost = vhost.map_or("/", |(_, vhost)| vhost);
+    report.add(Check::wrong(
+        "dead letter policy",
+        format!("what services reject is dropped, no policy leads it to a queue: {names}"),
+        format!(
+            "rabbitmqctl set_policy -p '{vhost}' dead-letters '.*\\.events|.*\\.commands' \
+             '{{\"dead-letter-exchange\":\"am-dlx\"}}' --apply-to queues, and bind a queue to the exchange am-dlx"
+        ),
+    ));
+}
+
 /// The JSON line.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -137,6 +191,8 @@ struct Report {
     lease: Option<String>,
     limits: Option<LimitsLine>,
     capabilities: Vec<Promise>,
+    /// Queues of services from which what is rejected vanishes; `None` when they could not be listed.
+    without_dead_letters: Option<Vec<String>>,
     checks: Vec<Check>,
     #[serde(skip)]
     now: Timestamp,
@@ -149,6 +205,7 @@ struct LimitsLine {
     headers_bytes_max: usize,
     header_name_bytes_max: usize,
     header_depth_max: usize,
+    conversation_id_bytes_max: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -194,6 +251,7 @@ impl Report {
             lease: None,
             limits: None,
             capabilities: Vec::new(),
+            without_dead_letters: None,
             checks: Vec::new(),
             now,
         };
@@ -228,6 +286,7 @@ impl Report {
             headers_bytes_max: limits.headers_bytes_max,
             header_name_bytes_max: limits.header_name_bytes_max,
             header_depth_max: limits.header_depth_max,
+            conversation_id_bytes_max: limits.conversation_id_bytes_max,
         });
         let promise = |(capability, support): (busline::Capability, Support)| Promise {
             promise: capability.as_str(),

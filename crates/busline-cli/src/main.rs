@@ -6,6 +6,7 @@ mod admin;
 mod app;
 mod args;
 mod bench;
+mod bridge;
 mod complete;
 mod consume;
 mod dead;
@@ -83,6 +84,7 @@ async fn dispatch(mut app: App, verb: Verb) -> Outcome {
         Verb::Logs(args) => service::logs(&mut app, args).await,
         Verb::Inspect(args) => service::inspect(&mut app, args).await,
         Verb::Log(verb) => log::run(&mut app, verb).await,
+        Verb::Bridge(args) => bridge::run(&mut app, args).await,
         Verb::Doctor(args) => doctor::run(&mut app, args).await,
         Verb::Bench(args) => bench::run(&mut app, args).await,
         Verb::Demo(args) => demo::run(&mut app, args).await,

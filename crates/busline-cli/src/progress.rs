@@ -1,5 +1,6 @@
 //! Progress bars: on a terminal only, and only for what lasts longer than a second.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -48,6 +49,16 @@ impl Progress {
         let done = work.await;
         bar.finish_and_clear();
         done
+    }
+
+    /// Whether anybody would see it.
+    pub(crate) fn is_seen(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Says something else from here on.
+    pub(crate) fn say(&self, what: String) {
+        self.bar.set_message(what);
     }
 
     /// This much more is done.

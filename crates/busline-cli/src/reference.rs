@@ -215,6 +215,7 @@ const ENTRIES: &[Entry] = &[
                 log is opened for writing, and never held a receipted message.",
     },
     Entry { verb: "log repair", when: "one a log", fields: &[REPAIRED], notes: "" },
+    Entry { verb: "bridge", when: "one, at its end", fields: &[BRIDGED], notes: BRIDGE },
     Entry {
         verb: "doctor",
         when: "one",
@@ -228,6 +229,10 @@ const ENTRIES: &[Entry] = &[
             ("lease", "how long a member may hold a delivery"),
             ("limits", "an object: the bounds on messages"),
             ("capabilities", "an array of {\"promise\", \"support\", \"note\"}"),
+            (
+                "without_dead_letters",
+                "an array: queues whose rejected messages vanish; null when unknown",
+            ),
             ("checks", "an array of {\"check\", \"ok\", \"found\", \"do\"}"),
         ]],
         notes: "Exit code 1 when a check found a problem, that of the error when the bus cannot be \
@@ -311,6 +316,30 @@ const REPAIRED: &[Field] = &[
     ("mended", "an array, as findings of log verify: what was cut or given up"),
     ("set_aside", "an array: files that could not be read at all and were renamed"),
 ];
+
+const BRIDGED: &[Field] = &[
+    ("from", "the bus that was copied from, secrets hidden"),
+    ("from_topic", "its topic"),
+    ("to", "the bus that was copied to, secrets hidden"),
+    ("to_topic", "its topic"),
+    ("progress", "where the progress is kept: a group of the source, or a file"),
+    ("resumed_at", "the offset at which it went on, or null"),
+    ("copied", "messages that the target has given its receipt for"),
+    ("bytes", "their payloads"),
+    ("next", "the offset of the next message to copy, or null"),
+    ("lag", "records of the source from there on, also of other keys; null when unknown"),
+    ("elapsed_ms", "from start to end"),
+    ("status", "done, stopped (by a signal) or failed"),
+];
+
+const BRIDGE: &str = "\
+Key, ordering key, headers, properties and payload are copied as far as the target keeps them; when the source took a \
+message becomes its timestamp, unless it has one. A message counts as copied when the target has given its receipt, \
+and only then is the progress saved: a bridge that is killed copies its last messages once more, in order, and loses none. \
+The progress is kept in a group of the source (bridge-…, or --group), which also keeps records that are not copied yet from being removed; \
+where a group cannot, as in RabbitMQ's streams, in a file (--state, or one in the user's state directory, which is \
+printed). Without it everything is copied again; a target that was emptied is filled again once the group is deleted. A source without a \
+log gives what it has queued since the bridge was first started, and it ends when that gives nothing for two seconds.";
 
 const FILTER: &str = "\
 A filter compares fields of the JSON line with ==, !=, <, <=, >, >= or ~ (a key pattern), joined by \

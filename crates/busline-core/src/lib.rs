@@ -40,7 +40,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use headers::{HeaderValue, Headers};
 pub use key::{Key, KeyPattern, Patterns};
 pub use limits::Limits;
-pub use message::{Message, Properties, RareProperties, new_message_id};
+pub use message::{Message, Native, Properties, RareProperties, new_message_id};
 pub use name::{GroupName, Topic};
 pub use offset::{Offset, Position};
 pub use receipt::{PendingReceipt, PublishError, Published, Receipt};

@@ -19,6 +19,8 @@ pub struct Limits {
     pub headers_max: usize,
     /// How deeply header lists and maps may stand in one another.
     pub header_depth_max: usize,
+    /// The longest conversation id, in bytes: in some dialects it travels as a header.
+    pub conversation_id_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -29,6 +31,7 @@ impl Default for Limits {
             headers_bytes_max: 64 << 10,
             headers_max: 256,
             header_depth_max: 8,
+            conversation_id_bytes_max: 255,
         }
     }
 }
@@ -75,6 +78,11 @@ impl Limits {
             }
             total += name.len() + value.size_bytes();
         }
+        let conversation = message.properties.conversation_id.as_ref().map_or(0, |id| id.len());
+        if conversation > self.conversation_id_bytes_max {
+            let max = self.conversation_id_bytes_max;
+            return over("the property conversation_id has", conversation, max);
+        }
         let properties = properties_bytes(message);
         if let Some((name, found)) = properties.into_iter().find(|(_, found)| *found > 255) {
             return over(&format!("the property {name} has"), found, 255);
@@ -106,13 +114,12 @@ fn shortened(name: &str) -> String {
     short
 }
 
-fn properties_bytes(message: &Message) -> [(&'static str, usize); 10] {
+fn properties_bytes(message: &Message) -> [(&'static str, usize); 9] {
     let properties = &message.properties;
     let len = |text: &Option<bytestring::ByteString>| text.as_ref().map_or(0, |text| text.len());
     [
         ("message_id", len(&properties.message_id)),
         ("correlation_id", len(&properties.correlation_id)),
-        ("conversation_id", len(&properties.conversation_id)),
         ("causation_id", len(&properties.causation_id)),
         ("reply_to", len(&properties.reply_to)),
         ("content_type", len(&properties.content_type)),
@@ -143,6 +150,10 @@ mod tests {
         fails(message().header("", 1), "header name");
         fails(message().header("n", "v".repeat(300)), "all headers together have 301 bytes");
         fails(message().message_id("i".repeat(256)), "message_id");
+        let mut talked = message();
+        talked.properties.conversation_id = Some("c".repeat(256).into());
+        assert!(Limits { conversation_id_bytes_max: 256, ..limits }.check(&talked).is_ok());
+        fails(talked, "the property conversation_id has 256 bytes, at most 255");
         let many = (0..257).fold(message(), |message, n| message.header("n", n));
         fails(many, "257 headers");
     }

@@ -1,7 +1,9 @@
 //! The message: pure data, without behaviour.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,7 +51,40 @@ pub struct RareProperties {
     pub expiration: Option<Duration>,
     /// 0 (least) to 9.
     pub priority: Option<u8>,
+    /// The message as its transport got it, of one that may be put back as it was.
+    pub native: Option<Native>,
 }
+
+/// What a transport keeps of a message as it came, to put it back as it was. It travels nowhere, and is no part
+/// of what a message says: any two are equal.
+#[derive(Clone)]
+pub struct Native(Arc<dyn Any + Send + Sync>);
+
+impl Native {
+    /// Keeps this.
+    pub fn new(kept: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(kept))
+    }
+
+    /// What was kept, where it is of this type: another transport's is not.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Native")
+    }
+}
+
+impl PartialEq for Native {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Native {}
 
 impl RareProperties {
     const NONE: &Self = &Self {
@@ -63,6 +98,7 @@ impl RareProperties {
         timestamp: None,
         expiration: None,
         priority: None,
+        native: None,
     };
 }
 
@@ -185,6 +221,11 @@ mod tests {
         assert_ne!(plain, other);
         other.priority = None;
         assert_eq!(plain, other);
+        let kept = Native::new(7_u8);
+        assert_eq!((kept.get(), kept.get::<i8>()), (Some(&7_u8), None));
+        let (mut one, mut two) = (plain.clone(), plain.clone());
+        (one.native, two.native) = (Some(kept), Some(Native::new("x")));
+        assert_eq!(one, two);
         other.message_id = Some("id".into());
         assert_ne!(plain, other);
         assert!(format!("{other:?}").contains("\"id\""));

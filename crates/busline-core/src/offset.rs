@@ -1,4 +1,6 @@
-//! Offsets: opaque cursors of (shard, number) pairs, text in and out.
+//! Offsets: opaque cursors, text in and out.
+
+mod forms;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,11 +14,17 @@ use crate::time::Timestamp;
 
 /// The most shards one offset names.
 const SHARDS_MAX: usize = 4096;
+/// The longest token.
+const TOKEN_BYTES_MAX: usize = 1024;
 
 /// A place in a topic's log, small enough to keep beside the state that it belongs to.
 ///
 /// Names the record it came with; reading `from` it starts with that very record, and
 /// [`Offset::next`] is the place after it. Numbers may have gaps: never count with them.
+///
+/// Nearly always it is (shard, number) pairs. A transport whose places are texts, bytes or something else makes
+/// [`Offset::token`] of them. Who keeps an offset keeps its text, or another of its forms: bytes, a
+/// whole number, a float. Each comes back as the same offset, or is refused; none is ever rounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Offset(Pairs);
 
@@ -24,6 +32,7 @@ pub struct Offset(Pairs);
 enum Pairs {
     One(u64, u64),
     Many(Arc<[(u64, u64)]>),
+    Token(Arc<[u8]>),
 }
 
 impl Offset {
@@ -48,11 +57,36 @@ impl Offset {
         }
     }
 
-    /// The (shard, number) pairs, sorted by shard.
+    /// A place in the transport's own form, which only that transport understands: text as its UTF-8, a
+    /// float or another number as bytes of its own choice. `Limit` when it is empty or over 1024 bytes.
+    ///
+    /// It has no numbers, nothing is known to come next to it, and two of them are equal or cannot be compared.
+    pub fn token(token: impl AsRef<[u8]>) -> Result<Self> {
+        let token = token.as_ref();
+        match token.len() {
+            1..=TOKEN_BYTES_MAX => Ok(Self(Pairs::Token(token.into()))),
+            len => {
+                let why = format!("an offset of {len} bytes");
+                Err(Error::new(ErrorKind::Limit, why)
+                    .hint(format!("1 to {TOKEN_BYTES_MAX} are allowed")))
+            }
+        }
+    }
+
+    /// The transport's own form, of an offset that was made by [`Offset::token`].
+    pub fn as_token(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Pairs::Token(token) => Some(token),
+            Pairs::One(..) | Pairs::Many(_) => None,
+        }
+    }
+
+    /// The (shard, number) pairs, sorted by shard; a token has none.
     pub fn pairs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let (one, many): (_, &[_]) = match &self.0 {
             Pairs::One(shard, number) => (Some((*shard, *number)), &[]),
             Pairs::Many(pairs) => (None, pairs),
+            Pairs::Token(_) => (None, &[]),
         };
         one.into_iter().chain(many.iter().copied())
     }
@@ -67,12 +101,15 @@ impl Offset {
     pub fn next(&self) -> Self {
         match &self.0 {
             Pairs::One(shard, number) => Self::new(*shard, number.saturating_add(1)),
-            Pairs::Many(_) => self.clone(),
+            Pairs::Many(_) | Pairs::Token(_) => self.clone(),
         }
     }
 
     /// The order of two offsets of the same shards; `None` when they cannot be compared.
     pub fn compare(&self, other: &Self) -> Option<Ordering> {
+        if self.as_token().is_some() || other.as_token().is_some() {
+            return (self == other).then_some(Ordering::Equal);
+        }
         let mut order = Ordering::Equal;
         let (mut left, mut right) = (self.pairs(), other.pairs());
         loop {
@@ -91,8 +128,12 @@ impl Offset {
 }
 
 impl fmt::Display for Offset {
-    /// `shard.number` in hexadecimal and decimal, several joined by `+`.
+    /// `shard.number` in hexadecimal and decimal, several joined by `+`; a token is `~` and hexadecimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(token) = self.as_token() {
+            f.write_str("~")?;
+            return token.iter().try_for_each(|byte| write!(f, "{byte:02x}"));
+        }
         for (index, (shard, number)) in self.pairs().enumerate() {
             write!(f, "{}{shard:x}.{number}", if index == 0 { "" } else { "+" })?;
         }
@@ -110,6 +151,9 @@ impl FromStr for Offset {
         };
         if text.len() > SHARDS_MAX * 40 {
             return Err(Error::new(ErrorKind::Limit, "the text of an offset is too long"));
+        }
+        if let Some(hex) = text.strip_prefix('~') {
+            return Self::token(forms::unhex(hex).ok_or_else(wrong)?);
         }
         let digits = |t: &str| t.bytes().all(|byte| byte.is_ascii_hexdigit());
         let pairs: Result<Vec<_>> = text

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use tokio::sync::oneshot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::offset::Offset;
@@ -90,46 +89,162 @@ pub struct PendingReceipt(State);
 #[derive(Debug)]
 enum State {
     Ready(Option<Published>),
-    Waiting(oneshot::Receiver<Published>),
+    Waiting(Arc<Cell>),
 }
 
 /// The sending side of a [`PendingReceipt`]; dropped unanswered, the receipt is `Unknown`.
 #[derive(Debug)]
-pub struct ReceiptSender(oneshot::Sender<Published>);
+pub struct ReceiptSender(Option<Arc<Cell>>);
 
 impl ReceiptSender {
     /// Answers; nobody may be listening any more, which is no error.
-    pub fn send(self, published: Published) {
-        drop(self.0.send(published));
+    pub fn send(mut self, published: Published) {
+        if let Some(cell) = self.0.take() {
+            cell.tell(published);
+        }
+    }
+}
+
+impl Drop for ReceiptSender {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            cell.tell(unanswered());
+        }
+    }
+}
+
+/// Hears an answer in the place of who waits for the receipt, and answers that one by a [`ReceiptAnswer`].
+pub(crate) trait ReceiptWatch: Send + Sync {
+    /// Called once a receipt, by whoever answers it: it must not block, nor call into a session.
+    fn answered(self: Arc<Self>, number: u64, published: Published);
+}
+
+/// Answers who waits for a receipt, whether it is watched or not. The first answer counts.
+#[derive(Debug)]
+pub(crate) struct ReceiptAnswer(Arc<Cell>);
+
+impl ReceiptAnswer {
+    pub(crate) fn answer(self, published: Published) {
+        Cell::answer(self.0.lock(), published);
+    }
+}
+
+/// What both sides of a receipt share: one allocation a message, however many look at its answer.
+#[derive(Default)]
+struct Cell(Mutex<Inside>);
+
+#[derive(Default)]
+struct Inside {
+    answer: Option<Published>,
+    is_answered: bool,
+    waker: Option<Waker>,
+    watch: Option<(Arc<dyn ReceiptWatch>, u64)>,
+}
+
+impl Cell {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer of a session: to who watches, else to who waits.
+    fn tell(&self, published: Published) {
+        let mut inside = self.lock();
+        match inside.watch.take() {
+            Some((watch, number)) => {
+                drop(inside);
+                watch.answered(number, published);
+            }
+            // Under the same lock: who begins to watch finds either no answer, or this one.
+            None => Self::answer(inside, published),
+        }
+    }
+
+    fn answer(mut inside: MutexGuard<'_, Inside>, published: Published) {
+        if inside.is_answered {
+            return;
+        }
+        inside.is_answered = true;
+        inside.answer = Some(published);
+        let waker = inside.waker.take();
+        drop(inside);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cell").field(&self.lock().is_answered).finish()
     }
 }
 
 impl PendingReceipt {
     /// A receipt and the side that answers it.
     pub fn channel() -> (ReceiptSender, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (ReceiptSender(sender), Self(State::Waiting(receiver)))
+        let cell = Arc::<Cell>::default();
+        (ReceiptSender(Some(Arc::clone(&cell))), Self(State::Waiting(cell)))
     }
 
     /// A receipt that is known already.
     pub fn ready(published: Published) -> Self {
         Self(State::Ready(Some(published)))
     }
+
+    /// What answers it in the place of its session.
+    pub(crate) fn answerer(&mut self) -> ReceiptAnswer {
+        ReceiptAnswer(Arc::clone(self.cell()))
+    }
+
+    /// From here on its session answers `watch`; at once, where it has answered already.
+    pub(crate) fn watch(&mut self, watch: Arc<dyn ReceiptWatch>, number: u64) {
+        let mut inside = self.cell().lock();
+        match inside.answer.take() {
+            Some(published) => {
+                inside.is_answered = false;
+                drop(inside);
+                watch.answered(number, published);
+            }
+            None => inside.watch = Some((watch, number)),
+        }
+    }
+
+    fn cell(&mut self) -> &Arc<Cell> {
+        if let State::Ready(answer) = &mut self.0 {
+            let answer = answer.take();
+            let inside = Inside { is_answered: answer.is_some(), answer, ..Inside::default() };
+            self.0 = State::Waiting(Arc::new(Cell(Mutex::new(inside))));
+        }
+        match &self.0 {
+            State::Waiting(cell) => cell,
+            State::Ready(_) => unreachable!("it was made to wait above"),
+        }
+    }
+}
+
+fn unanswered() -> Published {
+    let error = Error::new(ErrorKind::Disconnected, "the session ended before the receipt");
+    Err(PublishError::Unknown(error))
 }
 
 impl Future for PendingReceipt {
     type Output = Published;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Published> {
-        let unanswered = || {
-            let error = Error::new(ErrorKind::Disconnected, "the session ended before the receipt");
-            Err(PublishError::Unknown(error))
+        let cell = match &mut self.0 {
+            State::Ready(published) => {
+                return Poll::Ready(published.take().unwrap_or_else(unanswered));
+            }
+            State::Waiting(cell) => cell,
         };
-        match &mut self.0 {
-            State::Ready(published) => Poll::Ready(published.take().unwrap_or_else(unanswered)),
-            State::Waiting(receiver) => Pin::new(receiver)
-                .poll(context)
-                .map(|answer| answer.unwrap_or_else(|_| unanswered())),
+        let mut inside = cell.lock();
+        if inside.is_answered {
+            return Poll::Ready(inside.answer.take().unwrap_or_else(unanswered));
         }
+        match &mut inside.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 }

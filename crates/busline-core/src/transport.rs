@@ -5,6 +5,8 @@
 //! the link is the only place that establishes anything again. Options travel in
 //! structs, so that the port can grow. Futures are boxed at the granularity of batches.
 
+mod info;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -508,29 +510,8 @@ pub struct GroupInfo {
     pub broadcast: bool,
     /// The bound on attempts.
     pub attempts_max: Option<u32>,
-}
-
-impl GroupInfo {
-    /// An idle group, to be filled by a transport.
-    pub fn new(topic: Topic, group: GroupName) -> Self {
-        Self {
-            topic,
-            group,
-            patterns: Patterns::all(),
-            lag: 0,
-            in_flight: 0,
-            waiting: 0,
-            oldest_unsettled: None,
-            floor: None,
-            members: 0,
-            delivered: 0,
-            redelivered: 0,
-            acked: 0,
-            rejected: 0,
-            broadcast: false,
-            attempts_max: None,
-        }
-    }
+    /// Whether rules of the broker keep what is rejected; `None` where Busline does, or nobody can tell.
+    pub keeps_rejected: Option<bool>,
 }
 
 /// An unsettled message of a group, looked at and left where it is.
@@ -558,6 +539,17 @@ pub trait Admin: Send + Sync {
 
     /// The groups of a topic or of all, sorted by topic and name; temporary ones included.
     fn groups<'a>(&'a self, topic: Option<&'a Topic>) -> BoxFuture<'a, Result<Vec<GroupInfo>>>;
+
+    /// One group; `NotFound` where there is none.
+    ///
+    /// A transport that cannot list groups may still know the one that is named. Cancel safe.
+    fn group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<GroupInfo>> {
+        Box::pin(async move { GroupInfo::of(self.groups(Some(topic)).await?, topic, group) })
+    }
 
     /// Up to `limit` unsettled messages of a group, oldest first, left where they are; `from` an
     /// offset on, so that many are looked at page by page.

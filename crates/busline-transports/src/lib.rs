@@ -19,10 +19,19 @@ pub mod file;
 pub mod fuzz;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+mod group;
+#[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
+pub mod meta;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod registered;
 pub mod registry;
+pub mod settings;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 mod url;
 
+pub use registered::{Registry, TransportFactory};
 pub use registry::{open, schemes};
 pub use url::{BusUrl, duration};

@@ -64,6 +64,13 @@ const ROWS: &[Row] = &[
         profiles: &[],
         open: crate::kafka::open,
     },
+    #[cfg(feature = "sqlite")]
+    Row {
+        scheme: "sqlite",
+        example: "sqlite:./bus.db",
+        profiles: &["sqlite:./bus.db", "sqlite:./bus.db?layout=hermes"],
+        open: crate::sqlite::open,
+    },
 ];
 
 type OpenStore = fn(BusUrl, Arc<dyn Clock>) -> Result<Arc<dyn StoreBackend>>;
@@ -105,6 +112,8 @@ const ABSENT: &[(&str, &str)] = &[
     ("kafka", "this build lacks the feature 'kafka': build with it"),
     #[cfg(not(feature = "kafka-tls"))]
     ("kafkas", "this build lacks the feature 'kafka-tls': build with it"),
+    #[cfg(not(feature = "sqlite"))]
+    ("sqlite", "this build lacks the feature 'sqlite': build with it"),
     #[cfg(not(feature = "redis"))]
     ("redis", "this build lacks the feature 'redis': build with it"),
     #[cfg(not(feature = "redis"))]
@@ -115,7 +124,11 @@ const ABSENT: &[(&str, &str)] = &[
 
 /// The transport of a URL. Opens nothing yet; unknown schemes and options are `Limit`.
 pub fn open(url: &str) -> Result<Arc<dyn Transport>> {
-    let url = BusUrl::parse(url)?;
+    open_url(BusUrl::parse(url)?)
+}
+
+/// As [`open`], of a URL that was parsed.
+pub(crate) fn open_url(url: BusUrl) -> Result<Arc<dyn Transport>> {
     if let Some(row) = ROWS.iter().find(|row| row.scheme == url.scheme) {
         return (row.open)(url);
     }

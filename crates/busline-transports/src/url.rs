@@ -111,7 +111,7 @@ fn shown<'a>(name: &str, value: &'a str) -> &'a str {
     if hides(name) { "***" } else { value }
 }
 
-fn hides(name: &str) -> bool {
+pub(crate) fn hides(name: &str) -> bool {
     ["pass", "pwd", "secret", "token", "key", "credentials"].iter().any(|word| name.contains(word))
 }
 

@@ -9,7 +9,7 @@ use busline::service::wire::Body;
 use busline::service::{App, Context, Fault, Level, Manual, Payload, Replier};
 use clap::Parser;
 use serde_json::{Map, Value, json};
-use support::{Common, Seen, line, ready};
+use support::{Common, Seen, Signals, line, ready};
 
 /// Answers what it is asked, on the bus of your choice.
 #[derive(Debug, Parser)]
@@ -36,6 +36,7 @@ const LATER_MAX_S: f64 = 86_400.0;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
     let mut app = App::new(arguments.common.name("echo"))
         .event("EchoRequested", echo_requested)
@@ -57,7 +58,7 @@ async fn main() -> ExitCode {
     if let Some(prefetch) = arguments.prefetch {
         app = app.prefetch(prefetch);
     }
-    arguments.common.run(app).await
+    arguments.common.run(app, signals).await
 }
 
 /// Publishes as many copies as asked for, in the conversation of the request.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use busline::service::{App, Context, ResultStatus, Returned, State};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
-use support::{Common, Seen, line, ready};
+use support::{Common, Seen, Signals, finish, line, ready};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ struct Arguments {
     /// Publish an event `EchoRequested` beside each command, and check the events that it leads to.
     #[arg(long)]
     events: bool,
-    /// What does not come within this many seconds is missing.
+    /// What is not answered within this many seconds is missing, even when it is answered later.
     #[arg(long, value_name = "S", default_value_t = 30.0)]
     timeout: f64,
 }
@@ -69,11 +69,15 @@ enum Mode {
 /// How many events one `EchoRequested` asks for.
 const COPIES: u64 = 2;
 
+/// How long it waits, asked to stop, for what it has sent.
+const STOP_MAX: Duration = Duration::from_millis(200);
+
 /// How long it waits for answers that come twice, when all have come once.
 const DOUBLES: Duration = Duration::from_millis(200);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
     if Duration::try_from_secs_f64(arguments.timeout).is_err() {
         use clap::CommandFactory;
@@ -83,6 +87,7 @@ async fn main() -> ExitCode {
     let run = Run::new(arguments.clone());
     let started = run.clone();
     let mut app = App::new(arguments.common.name("caller"))
+        .stop_max(STOP_MAX)
         .state(run.clone())
         .result("EchoReturn", result)
         .returned({
@@ -108,7 +113,11 @@ async fn main() -> ExitCode {
     if !arguments.durable {
         app = app.exclusive();
     }
-    let ended = arguments.common.run(app).await;
+    let ended = arguments.common.run(app, signals).await;
+    if ended == ExitCode::SUCCESS {
+        run.stopped();
+        finish();
+    }
     match run.verdict() {
         // Stopped by a signal: nothing is said about what was not waited for.
         None => ended,
@@ -140,11 +149,12 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Progress {
-    is_started: bool,
+    began: Option<Instant>,
     calls: HashMap<String, Call>,
     /// Events that are waited for, by conversation.
-    events: HashMap<String, HashMap<String, u64>>,
+    events: HashMap<String, Awaited>,
     tally: Tally,
+    is_told: bool,
     verdict: Option<u8>,
 }
 
@@ -158,12 +168,19 @@ struct Call {
     place: Option<OwnedSemaphorePermit>,
 }
 
+#[derive(Debug)]
+struct Awaited {
+    since: Instant,
+    names: HashSet<String>,
+}
+
 #[derive(Debug, Default, Clone)]
 struct Tally {
     good: u64,
     wrong: u64,
     doubled: u64,
     returned: u64,
+    late: u64,
     events: u64,
 }
 
@@ -177,17 +194,30 @@ impl Run {
 
     /// Once, however often the connection is lost.
     fn start(&self, context: &Context) {
-        if !self.with(|state| std::mem::replace(&mut state.is_started, true)) {
+        if self.with(|state| state.began.replace(Instant::now())).is_none() {
             let run = self.clone();
             context.after(Duration::ZERO, move |context| async move { run.calls(context).await });
         }
     }
 
+    /// Until it was asked to stop, or everything is known.
     async fn calls(self, context: Context) {
-        let began = Instant::now();
+        tokio::select! {
+            biased;
+            () = context.stopper().stopping() => self.stopped(),
+            () = self.work(&context) => {
+                let count = self.0.arguments.count;
+                self.summary(count);
+                self.with(|state| state.verdict = Some(state.judged(count)));
+                context.stopper().stop();
+            }
+        }
+    }
+
+    async fn work(&self, context: &Context) {
         for n in 1..=self.0.arguments.count {
             let Some(place) = self.place().await else { break };
-            if let Err(error) = self.call(&context, n, place).await {
+            if let Err(error) = self.call(context, n, place).await {
                 line(&json!({"kind": "error", "n": n, "error": error.to_string()}));
                 break;
             }
@@ -195,8 +225,6 @@ impl Run {
         while self.left() > 0 && self.waited().await {}
         // Until no more of them come.
         while tokio::time::timeout(DOUBLES, self.0.progress.notified()).await.is_ok() {}
-        self.summary(began);
-        context.stopper().stop();
     }
 
     /// Room for one more; `None` when nothing has come for too long.
@@ -212,8 +240,11 @@ impl Run {
 
     /// Whether something came within the time.
     async fn waited(&self) -> bool {
-        let timeout = Duration::from_secs_f64(self.0.arguments.timeout);
-        tokio::time::timeout(timeout, self.0.progress.notified()).await.is_ok()
+        tokio::time::timeout(self.timeout(), self.0.progress.notified()).await.is_ok()
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.0.arguments.timeout)
     }
 
     async fn call(
@@ -231,14 +262,12 @@ impl Run {
         self.with(|state| {
             state.calls.insert(id.clone(), call);
             if *events {
-                let mut expected = HashMap::new();
-                for copy in 1..=COPIES {
-                    expected.insert(format!("EchoPublished {copy}"), 1);
-                }
+                let copies = (1..=COPIES).map(|copy| format!("EchoPublished {copy}"));
+                let mut names: HashSet<_> = copies.collect();
                 if mode == Mode::Reverse {
-                    expected.insert("TextReversed".to_owned(), 1);
+                    names.insert("TextReversed".to_owned());
                 }
-                state.events.insert(conversation, expected);
+                state.events.insert(conversation, Awaited { since: Instant::now(), names });
             }
         });
         let return_key = format!("{}.EchoReturn", context.service());
@@ -258,6 +287,8 @@ impl Run {
             let call = state.calls.get_mut(id)?;
             let outcome = match call.place.take() {
                 None => "doubled",
+                // It is one of those that are missing.
+                Some(_) if call.at.elapsed() > self.timeout() => "late",
                 Some(_) if call.mode.is_good(&call.sent, status, &seen.payload()) => "good",
                 Some(_) => "wrong",
             };
@@ -266,7 +297,7 @@ impl Run {
             Some((outcome, n, mode, ms))
         });
         let Some((outcome, n, command, ms)) = outcome else { return };
-        line(&json!({
+        self.tell(&json!({
             "kind": "outcome",
             "n": n,
             "command": command,
@@ -290,7 +321,7 @@ impl Run {
             Some(n)
         });
         let Some(n) = n else { return };
-        line(&json!({
+        self.tell(&json!({
             "kind": "outcome",
             "n": n,
             "command": returned.key,
@@ -310,16 +341,16 @@ impl Run {
         let is_ours = self.with(|state| {
             let expected = state.events.get_mut(&seen.conversation_id)?;
             // One that comes again is no error: delivery is at least once.
-            if expected.remove(&name).is_some() {
+            if expected.since.elapsed() <= self.timeout() && expected.names.remove(&name) {
                 state.tally.events += 1;
             }
-            if expected.is_empty() {
+            if expected.names.is_empty() {
                 state.events.remove(&seen.conversation_id);
             }
             Some(())
         });
         if is_ours.is_some() {
-            seen.print();
+            self.with(|state| (!state.is_told).then(|| seen.print()));
             self.0.progress.notify_one();
         }
     }
@@ -328,39 +359,43 @@ impl Run {
     fn left(&self) -> u64 {
         self.with(|state| {
             let calls = state.calls.values().filter(|call| call.place.is_some()).count();
-            let events = state.events.values().map(HashMap::len).sum::<usize>();
-            (calls + events) as u64
+            calls as u64 + state.missing_events()
         })
     }
 
-    fn summary(&self, began: Instant) {
-        let sent = self.with(|state| state.calls.len() as u64);
-        let (tally, missing_events) = self.with(|state| {
-            let events = state.events.values().map(HashMap::len).sum::<usize>();
-            (state.tally.clone(), events as u64)
-        });
+    /// Asked to stop, it misses no more than it has sent.
+    fn stopped(&self) {
+        self.summary(self.with(|state| state.calls.len() as u64));
+    }
+
+    /// Once; so many answers were to come.
+    fn summary(&self, expected: u64) {
         let Arguments { count, target, .. } = &self.0.arguments;
-        let missing = count.saturating_sub(tally.good + tally.wrong + tally.returned);
-        line(&json!({
-            "kind": "summary",
-            "target": target,
-            "count": count,
-            "sent": sent,
-            "good": tally.good,
-            "wrong": tally.wrong,
-            "doubled": tally.doubled,
-            "returned": tally.returned,
-            "missing": missing,
-            "events": tally.events,
-            "missing_events": missing_events,
-            "seconds": began.elapsed().as_secs_f64(),
-        }));
-        let verdict = match tally {
-            Tally { wrong, doubled, returned, .. } if wrong + doubled + returned > 0 => 1,
-            _ if missing + missing_events > 0 => 2,
-            _ => 0,
-        };
-        self.with(|state| state.verdict = Some(verdict));
+        self.with(|state| {
+            if std::mem::replace(&mut state.is_told, true) {
+                return;
+            }
+            let Tally { good, wrong, doubled, returned, late: _, events } = state.tally;
+            line(&json!({
+                "kind": "summary",
+                "target": target,
+                "count": count,
+                "sent": state.calls.len(),
+                "good": good,
+                "wrong": wrong,
+                "doubled": doubled,
+                "returned": returned,
+                "missing": state.missing(expected),
+                "events": events,
+                "missing_events": state.missing_events(),
+                "seconds": state.began.map_or(0.0, |began| began.elapsed().as_secs_f64()),
+            }));
+        });
+    }
+
+    /// Nothing is said after the summary.
+    fn tell(&self, value: &Value) {
+        self.with(|state| (!state.is_told).then(|| line(value)));
     }
 
     fn verdict(&self) -> Option<u8> {
@@ -372,10 +407,32 @@ impl Run {
     }
 }
 
+impl Progress {
+    /// Of so many commands.
+    fn missing(&self, count: u64) -> u64 {
+        let Tally { good, wrong, returned, .. } = self.tally;
+        count.saturating_sub(good + wrong + returned)
+    }
+
+    fn missing_events(&self) -> u64 {
+        self.events.values().map(|awaited| awaited.names.len() as u64).sum()
+    }
+
+    /// The exit code of a run to its end.
+    fn judged(&self, count: u64) -> u8 {
+        match &self.tally {
+            Tally { wrong, doubled, returned, .. } if wrong + doubled + returned > 0 => 1,
+            _ if self.missing(count) + self.missing_events() > 0 => 2,
+            _ => 0,
+        }
+    }
+}
+
 impl Tally {
     fn of(&mut self, outcome: &str) -> &mut u64 {
         match outcome {
             "good" => &mut self.good,
+            "late" => &mut self.late,
             "doubled" => &mut self.doubled,
             _ => &mut self.wrong,
         }

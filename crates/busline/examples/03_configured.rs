@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use busline::service::{App, Context, Fault, State};
 use clap::Parser;
 use serde_json::{Value, json};
-use support::{Common, Seen, line, ready};
+use support::{Common, Seen, Signals, line, ready};
 
 /// Waits for its settings, then answers with them.
 #[derive(Debug, Parser)]
@@ -36,6 +36,7 @@ impl Known {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
     let app = App::new(arguments.common.name("configured"))
         .state(Known::default())
@@ -48,7 +49,7 @@ async fn main() -> ExitCode {
             Ok(())
         })
         .on_ready(async |_: Context| ready());
-    arguments.common.run(app).await
+    arguments.common.run(app, signals).await
 }
 
 /// Complete settings make it ready, and later ones replace them; others change nothing.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use busline::service::{App, Context, Fault};
 use clap::Parser;
 use serde_json::{Value, json};
-use support::{Common, Seen, line, ready};
+use support::{Common, Seen, Signals, line, ready};
 
 /// Fails in every way that a handler can.
 #[derive(Debug, Parser)]
@@ -18,6 +18,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
     let app = App::new(arguments.common.name("failing"))
         .event("FailAlways", fail_always)
@@ -29,7 +30,7 @@ async fn main() -> ExitCode {
         .command("Boom", boom)
         .command("Fine", fine)
         .on_ready(async |_: Context| ready());
-    arguments.common.run(app).await
+    arguments.common.run(app, signals).await
 }
 
 /// Each try; the number is exact where the queue counts, and else at least that.

@@ -9,7 +9,7 @@ use busline::service::wire::Value;
 use busline::service::{App, Context, Entry};
 use clap::Parser;
 use serde_json::json;
-use support::{Common, line, ready, shown};
+use support::{Common, Signals, line, ready, shown};
 
 /// Collects the events `BatchItem`.
 #[derive(Debug, Parser)]
@@ -27,6 +27,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
     let Ok(age_max) = Duration::try_from_secs_f64(arguments.timeout) else {
         use clap::CommandFactory;
@@ -38,7 +39,7 @@ async fn main() -> ExitCode {
         // A batch must fit, and the next one can begin meanwhile.
         .prefetch(arguments.size.saturating_mul(2))
         .on_ready(async |_: Context| ready());
-    arguments.common.run(app).await
+    arguments.common.run(app, signals).await
 }
 
 /// When this succeeds all of them are settled.

@@ -18,12 +18,12 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use busline::service::wire::Value;
+use busline::service::wire::{Body, Format, Value};
 use busline::service::{App, CallError, Context};
 use busline::{ErrorKind, new_message_id};
 use clap::Parser;
 use serde_json::{Value as Json, json};
-use support::{Common, line, shown};
+use support::{Common, Signals, line, shown};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -50,6 +50,7 @@ const CONVERSATION: HeaderName = HeaderName::from_static("x-conversation-id");
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let signals = Signals::listen();
     let arguments = Arguments::parse();
     let Ok(timeout) = Duration::try_from_secs_f64(arguments.timeout) else {
         use clap::CommandFactory;
@@ -88,7 +89,7 @@ async fn main() -> ExitCode {
         stop.send_replace(true);
         let _ = tokio::time::timeout(timeout + Duration::from_secs(1), serving).await;
     };
-    arguments.common.run_until(app, drained).await
+    arguments.common.run_until(app, signals, drained).await
 }
 
 /// What every request has at hand.
@@ -108,7 +109,7 @@ async fn call(
     let key = format!("{service}.{command}");
     let given = headers.get(&CONVERSATION).and_then(|id| id.to_str().ok());
     let conversation = given.map_or_else(|| new_message_id().to_string(), str::to_owned);
-    let (status, payload) = answer(&gateway, &key, &conversation, &body).await;
+    let (status, payload) = answer(&gateway, &key, &conversation, body).await;
     line(&json!({
         "kind": "request",
         "command": key,
@@ -123,17 +124,15 @@ async fn answer(
     gateway: &Gateway,
     key: &str,
     conversation: &str,
-    body: &[u8],
+    body: Bytes,
 ) -> (StatusCode, Json) {
     let says = |status, text: String| (status, json!({"error": text}));
-    let request: Json = match body {
-        [] => Json::Null,
-        body => match serde_json::from_slice(body) {
-            Ok(request) => request,
-            Err(error) => {
-                return says(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"));
-            }
-        },
+    // Given on as it came, whatever its numbers are; nothing is null.
+    let request = match Body::new(Format::Json, body) {
+        Ok(request) => request,
+        Err(error) => {
+            return says(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"));
+        }
     };
     let Some(context) = gateway.context.borrow().clone() else {
         return says(StatusCode::SERVICE_UNAVAILABLE, "the gateway is not ready".to_owned());

@@ -13,6 +13,7 @@ use busline_core::{
     Capabilities, Capability, Clock, Durability, Error, GroupName, Offset, Position, Result,
     SystemClock, Topic,
 };
+use busline_transports::Registry;
 
 use crate::config::BusConfig;
 use crate::consume::{BroadcastBuilder, GroupBuilder, ReaderBuilder};
@@ -41,10 +42,23 @@ impl Bus {
 
     /// As [`Bus::connect`], with the clock that all waiting goes by.
     pub async fn connect_with_clock(config: BusConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        config.check()?;
-        let urls = config.urls.iter();
-        let transports: Result<Vec<_>> = urls.map(|url| busline_transports::open(url)).collect();
-        Self::over(transports?, config, clock).await
+        Self::over(config.transports(&Registry::new())?, config, clock).await
+    }
+
+    /// As [`Bus::connect`], by a registry that has transports of others too.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> busline::Result<()> {
+    /// use busline::transport::Registry;
+    ///
+    /// let registry = Registry::new(); // .with(Pigeons)?
+    /// let bus = busline::Bus::connect_by(&registry, "memory:".into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect_by(registry: &Registry, config: BusConfig) -> Result<Self> {
+        Self::over(config.transports(registry)?, config, SystemClock::shared()).await
     }
 
     /// Opens a bus over transports of one's own, tried in turn; the URLs of the configuration are
@@ -135,6 +149,28 @@ impl Bus {
         };
         self.link.declare(&topology).await?;
         Ok(Publisher::new(self.link.clone(), topic))
+    }
+
+    /// Declares a topic whose log can be read.
+    pub(crate) async fn declare_log(&self, topic: &Topic) -> Result<()> {
+        let spec = TopicSpec { replay: true, ..TopicSpec::new(topic.clone()) };
+        let topology = Topology { mode: self.topology, topics: vec![spec], groups: Vec::new() };
+        self.link.declare(&topology).await
+    }
+
+    /// A publisher to a topic that was declared.
+    pub(crate) fn publisher_to(&self, topic: Topic) -> Publisher {
+        Publisher::new(self.link.clone(), topic)
+    }
+
+    /// Whether what is missing may be created.
+    pub(crate) fn creates(&self) -> bool {
+        self.topology == TopologyMode::Create
+    }
+
+    /// Whether there is a session to consume by, rather than an attempt to get one.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.link.is_connected(Role::Consume)
     }
 
     /// A group of a topic, to declare and to join.
@@ -229,6 +265,11 @@ impl Admin {
     /// The groups of a topic or of all, sorted by topic and name; temporary ones included.
     pub async fn groups(&self, topic: Option<&Topic>) -> Result<Vec<GroupInfo>> {
         call!(self, admin => admin.groups(topic))
+    }
+
+    /// One group; `NotFound` where there is none. It may be known where groups cannot be listed.
+    pub async fn group(&self, topic: &Topic, group: &GroupName) -> Result<GroupInfo> {
+        call!(self, admin => admin.group(topic, group))
     }
 
     /// Up to `limit` unsettled messages of a group, oldest first, left where they are; `from` an

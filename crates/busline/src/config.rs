@@ -1,11 +1,13 @@
 //! How a bus is opened: the long form of a URL.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use busline_core::transport::{Dialect, TopologyMode};
+use busline_core::transport::{Dialect, Options, TopologyMode, Transport};
 use busline_core::{Error, ErrorKind, Result};
-use busline_transports::BusUrl;
+use busline_transports::{BusUrl, Registry};
 use serde::Deserialize;
 
 /// What a program says about the bus it opens; a URL is its short form.
@@ -31,6 +33,10 @@ pub struct BusConfig {
     /// kept to be sent again; `file:` has a `window` of its own in its URL.
     #[serde(default = "window")]
     pub window: usize,
+    /// Settings of the transports that do not stand in the URLs: `options.queue = "quorum"`. Each URL gets
+    /// all of them.
+    #[serde(default, deserialize_with = "options")]
+    pub options: Options,
     /// How long the first connect may take, in milliseconds.
     #[serde(default = "first_connect_ms_max")]
     pub first_connect_ms_max: u64,
@@ -53,6 +59,7 @@ impl BusConfig {
             topology: TopologyMode::default(),
             dialect: Dialect::default(),
             window: window(),
+            options: Options::new(),
             first_connect_ms_max: first_connect_ms_max(),
         }
     }
@@ -69,6 +76,12 @@ impl BusConfig {
                 .hint("set urls = [\"file:./bus\"]"));
         }
         self.urls.iter().try_for_each(|url| BusUrl::parse(url).map(drop))
+    }
+
+    /// The transports that it names.
+    pub(crate) fn transports(&self, registry: &Registry) -> Result<Vec<Arc<dyn Transport>>> {
+        self.check()?;
+        self.urls.iter().map(|url| registry.open_with(url, &self.options)).collect()
     }
 }
 
@@ -112,6 +125,26 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
         Urls::One(url) => BusConfig::new(&url).urls,
         Urls::Many(urls) => urls,
     })
+}
+
+/// Texts, numbers and truth values, as text.
+fn options<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Scalar {
+        Bool(bool),
+        Int(i64),
+        Float(f64),
+        Text(String),
+    }
+    let given = BTreeMap::<String, Scalar>::deserialize(deserializer)?;
+    let text = |value| match value {
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Int(value) => value.to_string(),
+        Scalar::Float(value) => value.to_string(),
+        Scalar::Text(value) => value,
+    };
+    Ok(given.into_iter().map(|(name, value)| (name, text(value))).collect())
 }
 
 fn dialect<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Dialect, D::Error> {

@@ -258,9 +258,7 @@ pub struct LogReader {
 impl LogReader {
     /// The next record; `None` at the end of the log as it is now. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Record>> {
-        if self.fetched.is_empty() {
-            self.fetched = self.reader.next().await?.into();
-        }
+        self.fill().await?;
         Ok(self.fetched.pop_front())
     }
 
@@ -272,6 +270,19 @@ impl LogReader {
             }
             self.reader.wait().await?;
         }
+    }
+
+    /// Fetches what comes next, if nothing is fetched, and keeps it. Cancel safe.
+    pub(crate) async fn fill(&mut self) -> Result<()> {
+        if self.fetched.is_empty() {
+            self.fetched = self.reader.next().await?.into();
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be more. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> Result<()> {
+        self.reader.wait().await
     }
 
     /// Goes elsewhere. After an error the reader stays where it was.

@@ -19,6 +19,10 @@ pub mod blocking;
 mod bus;
 mod config;
 mod consume;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
+pub mod log;
 mod publish;
 pub mod service;
 pub mod store;
@@ -39,6 +43,8 @@ pub use publish::Publisher;
 pub mod transport {
     pub use busline_core::transport::*;
     pub use busline_transports::registry::{profiles, schemes};
+    pub use busline_transports::settings::{Schema, Setting, SettingValue, Settings};
+    pub use busline_transports::{BusUrl, Registry, TransportFactory, open};
 }
 
 #[cfg(all(feature = "file", unix))]

@@ -125,6 +125,7 @@ const READER: &str = "a reader, one thread in the runtime";
 const P50: &str = "us, p50";
 const P99: &str = "us, p99";
 const RARE: &str = "ten messages of a key in 1000000 x 100 B";
+const CATEGORY: &str = "find_next, ten among 1000000 of another category, 100 B";
 const FILTERS: &str = "filters in a log of 1000000 x 100 B";
 const FILTERED: &str = "publish 1000000 x 100 B with filters";
 const IDLE: &str = "added by consumers that do not wait";
@@ -183,11 +184,13 @@ static GOALS: &[Goal] = &[
     goal("G15", [KILLED, "", "ms", "read(2) of all of it"], AtMost(50.0, 12.0)),
     goal("G15", [KILLED, "", "MiB", "nothing opened"], AtMost(8.0, 3.0)),
     goal("G16", [RARE, "", "ms", "read all, compare"], RatioAtMost(0.05, 0.01)),
+    goal("G16", [CATEGORY, "", "ms", "a consumer that reads all"], RatioAtMost(0.05, 0.01)),
     goal("G16", [FILTERS, "", "%", "the log, MiB"], AtMost(0.5, 0.3)),
     goal("G16", [FILTERED, PROCESS, "ns/msg", "without filters"], RatioAtMost(1.05, 1.02)),
     goal("G19", [ONE, POWER_EACH, RATE, HERMES], RatioAtLeast(4.0, 8.0)),
     goal("G19", [READER, PROCESS, P50, HERMES], RatioAtMost(0.001, 0.0005)),
     goal("G19", [RARE, "", "ms", HERMES], RatioAtMost(0.001, 0.0005)),
+    goal("G19", [CATEGORY, "", "ms", HERMES], RatioAtMost(0.001, 0.0005)),
     goal("typed", ["encode JSON", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),
     goal("typed", ["decode JSON", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),
     goal("typed", ["encode CBOR", "", "ns/msg", LIBRARY], RatioAtMost(1.2, 1.1)),

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures of the embedded log, each beside the machine's limit of the same run.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to people")]
 
+mod category;
 mod child;
 mod document;
 mod durable;

@@ -12,7 +12,7 @@ use crate::measure::{Samples, now_us, timed};
 use crate::payload::Payload;
 use crate::peers::{Peer, Sync};
 use crate::report::{Figure, Report};
-use crate::{Result, Setup, remove};
+use crate::{Result, Setup, category, remove};
 
 const TABLE: &str = "Rare keys among 1,000 others";
 /// Ten of the messages have this key.
@@ -61,9 +61,11 @@ pub(crate) fn run(setup: &Setup, report: &mut Report) -> Result<()> {
     drop(log);
     remove(&dir)?;
     report.add(cost_of_filters(setup, messages)?);
+    category::run(setup, report, messages)?;
     if let Some([seconds]) = HERMES.figures(setup, report, "find", &[messages])? {
         let work = format!("ten messages of a key in {messages} x {BODY_LEN} B");
         report.compare([&work, "", "ms"], (HERMES.name, 1e3 * seconds))?;
+        report.compare([&category::work(messages), "", "ms"], (HERMES.name, 1e3 * seconds))?;
     }
     Ok(())
 }

@@ -39,12 +39,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
-        ["child", rest @ ..] => block_on(services::child(rest)),
+        ["child", url, name, count] => {
+            block_on(services::child((*url).to_owned(), (*name).to_owned(), (*count).to_owned()))
+        }
         ["--help" | "-h" | "help"] => {
             print!("{USAGE}");
             Ok(())
         }
-        _ => parse(&arguments).and_then(|setup| run(&setup)),
+        _ => parse(&arguments).and_then(|setup| block_on(run(setup))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,22 +83,26 @@ fn parse(arguments: &[&str]) -> Result<Setup> {
     Ok(setup)
 }
 
-fn run(setup: &Setup) -> Result<()> {
+async fn run(setup: Setup) -> Result<()> {
     let mut figures = Figures::default();
     for repetition in 0..setup.repetitions {
         // Who is first changes: a broker has more to do just after a work.
-        block_on(messages::run(setup, repetition % 2 == 1, &mut figures))?;
-        block_on(services::run(setup, &mut figures))?;
+        messages::run(&setup, repetition % 2 == 1, &mut figures).await?;
+        services::run(&setup, &mut figures).await?;
     }
-    figures.print(setup);
+    figures.print(&setup);
     Ok(())
 }
 
-/// One thread for Busline and for what stands beside it: the raw client has threads of its own in both.
-fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+/// As a task among others, as programs do their work: both clients are woken by a thread of their own, which wakes a
+/// task of the runtime in one step and the thread that started it in another.
+fn block_on<T: Send + 'static>(
+    future: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|error| error.to_string())?.block_on(future)
+    let runtime = runtime.map_err(text)?;
+    runtime.block_on(async { tokio::spawn(future).await.map_err(text)? })
 }
 
 /// Any error as a sentence.

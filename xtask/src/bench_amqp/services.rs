@@ -43,9 +43,8 @@ url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 ReconnectingSupervisor(Bench, [url], ['BenchItem'], [name + '.*'], name).run()
 ";
 
-/// The same service, as a process of ours. Arguments: URL, name, count of events.
-pub(crate) async fn child(arguments: &[&str]) -> Result<()> {
-    let [url, name, count] = arguments else { return Err("child URL NAME COUNT".to_owned()) };
+/// The same service, as a process of ours.
+pub(crate) async fn child(url: String, name: String, count: String) -> Result<()> {
     let count: usize = count.parse().map_err(text)?;
     let (seen, mut sees) = mpsc::unbounded_channel::<()>();
     tokio::spawn(async move {
@@ -58,7 +57,7 @@ pub(crate) async fn child(arguments: &[&str]) -> Result<()> {
         }
         println!("{}", meter.us() / 1e6);
     });
-    let app = App::new(*name)
+    let app = App::new(name)
         .prefetch(PREFETCH)
         .command("Identity", async |Payload(any): Payload<serde_json::Value>| Ok::<_, Fault>(any))
         .event("BenchItem", move |Payload(_): Payload<serde_json::Value>| {
@@ -69,7 +68,7 @@ pub(crate) async fn child(arguments: &[&str]) -> Result<()> {
             println!("ready");
             Ok::<_, Fault>(())
         });
-    app.serve(*url).await.map_err(text)
+    app.serve(url).await.map_err(text)
 }
 
 /// One repetition with each service.

@@ -102,6 +102,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ),
     ("crates/busline-log/src/storage/fs/unshared.rs", "keeping locks from forked children"),
     ("crates/busline-log/src/storage/words.rs", "half of a shared 64-bit word, for the futex"),
+    ("crates/busline-log/tests/it/clone.rs", "children past the C library, for a test"),
     ("xtask/peers/src/lmdb.rs", "LMDB maps a file, for the benchmarks only"),
 ];
 

@@ -17,7 +17,11 @@ const ALLOWED_FILES: &[(&str, &str)] = &[
 ];
 
 /// Folders of bytes that tests read.
-const DATA_FOLDERS: &[&str] = &["crates/busline-log/tests/fixtures/", "fuzz/seeds/"];
+const DATA_FOLDERS: &[&str] = &[
+    "crates/busline-log/tests/fixtures/",
+    "crates/busline-transports/tests/fixtures/",
+    "fuzz/seeds/",
+];
 
 /// The files are of kinds that we know how to review.
 pub(crate) fn allowed_extensions(tree: &Tree) -> Vec<Finding> {

@@ -8,6 +8,7 @@ use busline::{Admin, Bus, ErrorKind, GroupName, Message, Topic, dead};
 use crate::exit::{Failure, Outcome};
 use crate::filter::Filter;
 use crate::line::Line;
+use crate::output;
 
 /// A queue of letters, with the bus that shows it.
 #[derive(Debug)]
@@ -22,16 +23,43 @@ impl Queue {
     /// The queue of that name, or none where a group exists that never rejected anything.
     pub(super) async fn find(bus: &Bus, name: &str) -> Outcome<Option<Self>> {
         let admin = bus.admin().await?;
-        let topics = admin.topics().await?.into_iter().map(|info| info.topic).collect();
-        let groups = admin.groups(None).await?;
-        let found = Known { topics, groups: groups.iter().map(names).collect() }.resolve(name);
-        match found {
-            Ok(Some(topic)) => {
-                Ok(Some(Self { bus: bus.clone(), admin, topic, group: dead::dead_group() }))
+        let known = match Known::of(&admin).await {
+            Ok(known) => known,
+            Err(error) if error.kind() == ErrorKind::Unauthorized => {
+                // What is named need not be looked for in a list.
+                let Some(queue) = Self::by_name(bus, &admin, name).await? else {
+                    let what = format!("there is no queue '{name}', and groups cannot be listed");
+                    return Err(Failure::from(error).prefixed(&what));
+                };
+                output::note(&format!("{error}; the queue is used by its name alone"));
+                return Ok(Some(queue));
             }
+            Err(error) => return Err(error.into()),
+        };
+        match known.resolve(name) {
+            Ok(Some(topic)) => Ok(Some(Self::of_topic(bus, &admin, topic))),
             Ok(None) => Ok(None),
             Err(unknown) => Self::of_broker(bus, name).await?.map(Some).ok_or(unknown),
         }
+    }
+
+    fn of_topic(bus: &Bus, admin: &Admin, topic: Topic) -> Self {
+        Self { bus: bus.clone(), admin: admin.clone(), topic, group: dead::dead_group() }
+    }
+
+    /// Without any list: letters of our own say that they are.
+    async fn by_name(bus: &Bus, admin: &Admin, name: &str) -> Outcome<Option<Self>> {
+        if let Ok(topic) = Topic::new(name.to_owned()) {
+            let first = match admin.peek(&topic, &dead::dead_group(), None, 1).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                first => first?,
+            };
+            let is_own = |message: &Message| message.headers.get(dead::HEADER_GROUP).is_some();
+            if first.iter().any(|peeked| is_own(&peeked.record.message)) {
+                return Ok(Some(Self::of_topic(bus, admin, topic)));
+            }
+        }
+        Self::of_broker(bus, name).await
     }
 
     /// A queue of the broker's by its own name: where its policies put what others rejected.
@@ -41,13 +69,11 @@ impl Queue {
         let bus = bus.in_dialect(Dialect::Eventail)?;
         let admin = bus.admin().await?;
         let topic = Topic::new(dead::DEFAULT_EXCHANGE)?;
-        let groups = match admin.groups(Some(&topic)).await {
-            Ok(groups) => groups,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let is_there = groups.iter().any(|info| info.group == group);
-        Ok(is_there.then_some(Self { bus, admin, topic, group }))
+        match admin.group(&topic, &group).await {
+            Ok(_) => Ok(Some(Self { bus, admin, topic, group })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether it is a queue of the broker's, where anything may be.
@@ -67,9 +93,11 @@ impl Queue {
 
     /// The number of messages that wait in it.
     pub(super) async fn waiting(&self) -> Outcome<u64> {
-        let groups = self.admin.groups(Some(&self.topic)).await?;
-        let info = groups.iter().find(|info| info.group == self.group);
-        Ok(info.map_or(0, |info| info.lag + info.in_flight + info.waiting))
+        match self.admin.group(&self.topic, &self.group).await {
+            Ok(info) => Ok(info.lag + info.in_flight + info.waiting),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether a message is a letter that the filter, where there is one, chooses.
@@ -109,6 +137,11 @@ struct Known {
 }
 
 impl Known {
+    async fn of(admin: &Admin) -> busline::Result<Self> {
+        let topics = admin.topics().await?.into_iter().map(|info| info.topic).collect();
+        Ok(Self { topics, groups: admin.groups(None).await?.iter().map(names).collect() })
+    }
+
     fn resolve(&self, name: &str) -> Outcome<Option<Topic>> {
         let mut candidates = BTreeSet::new();
         if let Some(topic) = self.topics.iter().find(|topic| topic.as_str() == name)

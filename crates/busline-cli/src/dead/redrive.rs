@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use busline::transport::Batch;
 use busline::{
-    Admin, Bus, Capability, Delivery, ErrorKind, Message, Publisher, Receipt, Topic, dead,
+    Admin, Bus, Capability, Delivery, ErrorKind, Message, PendingReceipt, Publisher, Receipt,
+    Topic, dead,
 };
 
 use super::queue::Queue;
@@ -16,6 +17,9 @@ use crate::exit::{self, Failure, Outcome};
 use crate::human;
 use crate::output;
 use crate::progress::Progress;
+
+/// What is wrong with one letter, and with no other.
+const STAYS: [ErrorKind; 2] = [ErrorKind::Limit, ErrorKind::Full];
 
 /// Puts letters back, or shows which would be.
 pub(super) async fn run(app: &mut App, args: RedriveArgs) -> Outcome {
@@ -52,6 +56,7 @@ enum Refusal {
     TooOften,
     NoOrigin,
     NobodyTakes,
+    CannotGo,
 }
 
 /// How many letters were refused why, for people.
@@ -79,6 +84,7 @@ impl Refused {
                 Refusal::NobodyTakes => {
                     format!("{letters} that no group or service takes any more")
                 }
+                Refusal::CannotGo => format!("{letters} that the broker or a bound did not let go"),
             });
         }
         if parts.is_empty() {
@@ -125,12 +131,14 @@ async fn redrive(app: &mut App, args: &RedriveArgs, queue: &Queue) -> Outcome {
     let mut run = Run {
         bus: &queue.bus,
         mandatory: queue.bus.capabilities().await?.require(Capability::Unroutable).is_ok(),
-        known: known_groups(&queue.admin).await?,
+        admin: &queue.admin,
+        known: None,
         publishers: BTreeMap::new(),
         sweep,
         tally: Tally::default(),
         refused: Refused::default(),
         redrives_max: args.max_redrives,
+        said_of_users: false,
     };
     let outcome = run.batches(app, args).await;
     let Run { sweep, mut tally, refused, .. } = run;
@@ -156,12 +164,15 @@ struct Run<'a> {
     bus: &'a Bus,
     /// Whether the bus says when nobody takes a letter.
     mandatory: bool,
-    known: BTreeSet<(String, String)>,
+    admin: &'a Admin,
+    /// Looked at when a letter is for one group alone.
+    known: Option<BTreeSet<(String, String)>>,
     publishers: BTreeMap<Topic, Publisher>,
     sweep: Sweep<'a>,
     tally: Tally,
     refused: Refused,
     redrives_max: u32,
+    said_of_users: bool,
 }
 
 impl Run<'_> {
@@ -214,22 +225,27 @@ impl Run<'_> {
         deliveries: Vec<Delivery>,
         messages: Vec<Message>,
     ) -> Outcome {
-        self.check_groups(&messages)?;
+        self.check_groups(&messages).await?;
         let publisher = match self.publishers.get(origin) {
             Some(publisher) => publisher.clone(),
             None => self.bus.publisher(origin.clone()).await?,
         };
         self.publishers.insert(origin.clone(), publisher.clone());
-        let batch = Batch { mandatory: self.mandatory, messages };
-        let receipts = publisher.send(batch).await?;
+        if messages.iter().any(|message| message.headers.get("user_id").is_some()) {
+            self.says_of_users();
+        }
         let mut settling = Vec::with_capacity(deliveries.len());
         let mut failed = Ok(());
-        for (delivery, receipt) in deliveries.into_iter().zip(receipts) {
+        let sent = self.send(&publisher, deliveries, messages).await?;
+        for (delivery, receipt) in sent {
             match receipt.await {
                 Ok(Receipt::Stored { .. }) => settling.push(delivery.ack()),
                 Ok(_) => {
                     self.refused.add(Refusal::NobodyTakes);
                     self.sweep.keep(delivery);
+                }
+                Err(error) if STAYS.contains(&error.error().kind()) => {
+                    self.stays(delivery, &error.to_string());
                 }
                 Err(error) => {
                     self.sweep.keep(delivery);
@@ -249,11 +265,58 @@ impl Run<'_> {
         failed
     }
 
-    fn check_groups(&self, messages: &[Message]) -> Outcome {
+    /// Sends them together; where one of them cannot go, each alone, so that it holds no other up.
+    async fn send(
+        &mut self,
+        publisher: &Publisher,
+        deliveries: Vec<Delivery>,
+        messages: Vec<Message>,
+    ) -> Outcome<Vec<(Delivery, PendingReceipt)>> {
+        let mandatory = self.mandatory;
+        match publisher.send(Batch { mandatory, messages: messages.clone() }).await {
+            Ok(receipts) => return Ok(deliveries.into_iter().zip(receipts).collect()),
+            Err(error) if STAYS.contains(&error.kind()) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut sent = Vec::with_capacity(deliveries.len());
+        for (delivery, message) in deliveries.into_iter().zip(messages) {
+            match publisher.send(Batch { mandatory, messages: vec![message] }).await {
+                Ok(mut receipts) => {
+                    sent.extend(std::iter::once(delivery).zip(receipts.pop()));
+                }
+                Err(error) if STAYS.contains(&error.kind()) => {
+                    self.stays(delivery, &error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(sent)
+    }
+
+    fn stays(&mut self, delivery: Delivery, why: &str) {
+        output::warning(&format!("the letter '{}' stays: {why}", delivery.message.key));
+        self.refused.add(Refusal::CannotGo);
+        self.sweep.keep(delivery);
+    }
+
+    fn says_of_users(&mut self) {
+        if !std::mem::replace(&mut self.said_of_users, true) {
+            output::note(
+                "letters bear a user_id: one that is not of this connection's user goes back as a header, the \
+                 broker takes it as a property from nobody else",
+            );
+        }
+    }
+
+    async fn check_groups(&mut self, messages: &[Message]) -> Outcome {
         for message in messages {
             let group = message.headers.get(dead::HEADER_ONLY_GROUP);
             let Some(group) = group.and_then(busline::HeaderValue::as_str) else { continue };
-            if !self.known.contains(&(message.topic.to_string(), group.to_owned())) {
+            let known = match &self.known {
+                Some(known) => known,
+                None => self.known.insert(known_groups(self.admin).await?),
+            };
+            if !known.contains(&(message.topic.to_string(), group.to_owned())) {
                 return Err(Failure::usage(format!(
                     "topic '{}' has no group '{group}' any more, nobody would take the letters; \
                      declare it, or drop them with 'busline dead purge'",

@@ -134,7 +134,7 @@ pub(crate) struct LogsArgs {
 pub(crate) struct InspectArgs {
     /// The queue: its name at the broker, GROUP.TOPIC, TOPIC/GROUP, or a topic of dead letters
     pub(crate) queue: String,
-    /// Show at most this many, from the head of the queue
+    /// Show at most this many, from the head of the queue; 0 is all
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
     /// Keep each payload in a file of this directory, in the format that it came in

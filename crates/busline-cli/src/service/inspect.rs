@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use busline::service::wire::{self, Kind};
 use busline::transport::Peeked;
 use busline::{Admin, Capability, ErrorKind, GroupName, Message, Offset, Topic, dead};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::InspectArgs;
-use super::{monitor, open, payload};
+use super::{monitor, open};
 use crate::app::{App, Missing};
 use crate::exit::{Failure, Outcome};
 use crate::output;
@@ -33,7 +33,11 @@ pub(crate) async fn run(app: &mut App, args: InspectArgs) -> Outcome {
     }
     let (mut shown, mut from, mut page) = (0, None::<Offset>, PAGE);
     loop {
-        let left = args.count.map_or(usize::MAX, |count| count.saturating_sub(shown));
+        // As with the tool of Python services, 0 is all.
+        let left = args
+            .count
+            .filter(|count| *count > 0)
+            .map_or(usize::MAX, |count| count.saturating_sub(shown));
         let limit = page.min(left);
         if limit == 0 {
             break;
@@ -59,14 +63,21 @@ pub(crate) async fn run(app: &mut App, args: InspectArgs) -> Outcome {
 /// A queue by the broker's name for it, `GROUP.TOPIC`, `TOPIC/GROUP`, or a topic of dead letters.
 async fn find(admin: &Admin, name: &str) -> Outcome<(Topic, GroupName)> {
     let queues = Topic::new(dead::DEFAULT_EXCHANGE)?;
+    if let Ok(group) = GroupName::new(name.to_owned()) {
+        match admin.group(&queues, &group).await {
+            Ok(_) => return Ok((queues, group)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let mut known = BTreeSet::new();
     match admin.groups(Some(&queues)).await {
         Ok(groups) => known.extend(groups.into_iter().map(|info| info.group.to_string())),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
-    if known.contains(name) {
-        return Ok((queues, GroupName::new(name.to_owned())?));
+        Err(error) => {
+            let what = format!("there is no queue '{name}', and groups cannot be listed");
+            return Err(Failure::from(error).prefixed(&what));
+        }
     }
     for info in admin.groups(None).await? {
         let (topic, group) = (&info.topic, &info.group);
@@ -111,9 +122,6 @@ fn show(app: &mut App, args: &InspectArgs, peeked: &Peeked) -> Outcome {
     if matches!(kind, None | Some(Kind::Log)) {
         line["kind"] = json!(kind.map(Kind::as_str));
     }
-    if !line["invalid"].is_null() {
-        line["payload"] = raw(&message.payload);
-    }
     if let Some(directory) = &args.save {
         let path = monitor::save(directory, &line, message)?;
         line["saved"] = path.display().to_string().into();
@@ -123,12 +131,4 @@ fn show(app: &mut App, args: &InspectArgs, peeked: &Peeked) -> Outcome {
     }
     let text = monitor::human(app, &line);
     Ok(app.out.text(&text)?)
-}
-
-/// What cannot be decoded, as text where it is that.
-fn raw(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => payload::base64(bytes),
-    }
 }

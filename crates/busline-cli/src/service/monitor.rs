@@ -4,9 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use busline::service::wire::{self, Format, Incoming, Kind};
-use busline::{Consumer, Delivery, KeyPattern, Message};
+use busline::{Delivery, KeyPattern, Message};
 use owo_colors::Style;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::args::MonitorArgs;
 use super::{open, payload, quiet, watch};
@@ -17,6 +19,9 @@ use crate::output::one_line;
 
 /// How many commands are remembered, to know their results by.
 const REMEMBERED_MAX: usize = 10_000;
+
+/// How many messages wait to be shown.
+const WAITING_MAX: usize = 1024;
 
 /// Shows what passes until the count, the quiet or a signal.
 pub(crate) async fn run(app: &mut App, args: MonitorArgs) -> Outcome {
@@ -31,25 +36,24 @@ pub(crate) async fn run(app: &mut App, args: MonitorArgs) -> Outcome {
         (false, true) => Ok(None),
         (false, false) => Ok(Some(patterns.clone())),
     };
-    let mut events = watched(&bus, Kind::Event, wanted(&args.events)?).await?;
-    let mut configurations =
-        watched(&bus, Kind::Configuration, wanted(&args.configurations)?).await?;
+    let mut passing = Passing::new();
+    passing.watch(&bus, Kind::Event, wanted(&args.events)?).await?;
+    passing.watch(&bus, Kind::Configuration, wanted(&args.configurations)?).await?;
     // Results go where the caller wants them, whatever the command was: all are looked at.
     let commands = wanted(&args.commands)?;
     let results = commands.as_ref().map(|_| everything().map(|all| vec![all])).transpose()?;
-    let mut passing = watched(&bus, Kind::Command, results).await?;
+    passing.watch(&bus, Kind::Command, results).await?;
     let mut asked = Asked { patterns: commands.unwrap_or_default(), ..Asked::default() };
     let mut shown = 0;
     let mut stop = app.stop.clone();
     while args.count.is_none_or(|count| shown < count) {
-        let (kind, delivery) = tokio::select! {
+        let came = tokio::select! {
             () = stop.requested() => break,
-            next = next(&mut events) => (Kind::Event, next?),
-            next = next(&mut configurations) => (Kind::Configuration, next?),
-            next = next(&mut passing) => (Kind::Command, next?),
+            came = passing.came.recv() => came,
             () = quiet(args.timeout) => break,
         };
-        let Some(delivery) = delivery else { break };
+        let Some((kind, delivery)) = came else { break };
+        let delivery = delivery?;
         let message = &delivery.message;
         let decoded = wire::decode(kind, message);
         if asked.wants(kind, message, decoded.as_ref().ok()) {
@@ -58,9 +62,7 @@ pub(crate) async fn run(app: &mut App, args: MonitorArgs) -> Outcome {
         }
         delivery.ack().await?;
     }
-    for consumer in [&mut events, &mut configurations, &mut passing].into_iter().flatten() {
-        consumer.stop().await?;
-    }
+    drop(passing);
     app.close(&bus).await?;
     match args.count {
         Some(count) if shown < count && !app.stop.is_requested() => Err(Failure::new(
@@ -71,21 +73,38 @@ pub(crate) async fn run(app: &mut App, args: MonitorArgs) -> Outcome {
     }
 }
 
-async fn watched(
-    bus: &busline::Bus,
-    kind: Kind,
-    patterns: Option<Vec<KeyPattern>>,
-) -> Outcome<Option<Consumer>> {
-    match patterns {
-        None => Ok(None),
-        Some(patterns) => Ok(Some(watch(bus, kind, &patterns).await?)),
-    }
+/// Everything that passes, in the order in which it came: a task each takes what comes when it comes, so that
+/// nothing is overtaken while another thing is shown.
+struct Passing {
+    came: mpsc::Receiver<(Kind, busline::Result<Delivery>)>,
+    comes: mpsc::Sender<(Kind, busline::Result<Delivery>)>,
+    taking: JoinSet<()>,
 }
 
-async fn next(consumer: &mut Option<Consumer>) -> Outcome<Option<Delivery>> {
-    match consumer {
-        Some(consumer) => Ok(consumer.next().await?),
-        None => std::future::pending().await,
+impl Passing {
+    fn new() -> Self {
+        let (comes, came) = mpsc::channel(WAITING_MAX);
+        Self { came, comes, taking: JoinSet::new() }
+    }
+
+    async fn watch(
+        &mut self,
+        bus: &busline::Bus,
+        kind: Kind,
+        patterns: Option<Vec<KeyPattern>>,
+    ) -> Outcome {
+        let Some(patterns) = patterns else { return Ok(()) };
+        let mut consumer = watch(bus, kind, &patterns).await?;
+        let comes = self.comes.clone();
+        self.taking.spawn(async move {
+            while let Some(next) = consumer.next().await.transpose() {
+                let is_last = next.is_err();
+                if comes.send((kind, next)).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(())
     }
 }
 
@@ -147,18 +166,30 @@ pub(super) fn line(
     });
     match decoded {
         Ok(incoming) => {
-            let meta = incoming.meta.iter().map(|(name, _)| {
-                (name.to_string(), json!(incoming.meta.text(name).map(String::from)))
-            });
             line["kind"] = incoming.kind.as_str().into();
             line["conversation_id"] = incoming.conversation().to_string().into();
             line["status"] = json!(incoming.status.as_deref());
-            line["meta"] = meta.collect();
+            line["meta"] = meta(&incoming);
             line["payload"] = payload::shown(&incoming.body);
         }
-        Err(invalid) => line["invalid"] = invalid.to_string().into(),
+        Err(invalid) => {
+            line["invalid"] = invalid.to_string().into();
+            // It carries what it carries; a configuration needs no more than that.
+            let bare = Message { payload: Default::default(), ..message.clone() };
+            line["meta"] =
+                wire::decode(Kind::Configuration, &bare).map_or(json!({}), |it| meta(&it));
+            line["payload"] = match wire::decode(Kind::Configuration, message) {
+                Ok(carried) => payload::shown(&carried.body),
+                Err(_) => payload::raw(&message.payload),
+            };
+        }
     }
     line
+}
+
+fn meta(incoming: &Incoming) -> Value {
+    let text = |name: &str| json!(incoming.meta.text(name).map(String::from));
+    incoming.meta.iter().map(|(name, _)| (name.to_string(), text(name))).collect()
 }
 
 /// Shows it unless the filter leaves it out; whether it did.
@@ -216,4 +247,23 @@ pub(super) fn human(app: &App, line: &Value) -> String {
         shown.push_str(&one_line(&line["payload"].to_string()));
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_invalid_shows_what_it_carries() {
+        let shown = |payload: &'static [u8]| {
+            let (topic, key) = (wire::topic(Kind::Event), busline::Key::new("E").unwrap());
+            let message = Message::new(topic, key, payload).header("custom", "x");
+            let line = line(Kind::Event, &message, wire::decode(Kind::Event, &message), "");
+            assert_eq!((&line["kind"], &line["meta"]["custom"]), (&json!("event"), &json!("x")));
+            assert!(line["invalid"].is_string() && line["conversation_id"].is_null(), "{line}");
+            line["payload"].clone()
+        };
+        assert_eq!(shown(b"{\"a\": 1}"), json!({"a": 1}));
+        assert_eq!(shown(b"{bad"), "{bad");
+    }
 }

@@ -39,8 +39,16 @@ pub(super) fn shown(body: &Body) -> Json {
     body.value().map_or(Json::Null, |value| of(&value))
 }
 
+/// What cannot be decoded, as text where it is that.
+pub(super) fn raw(bytes: &[u8]) -> Json {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => base64(bytes),
+    }
+}
+
 /// Bytes as JSON.
-pub(super) fn base64(bytes: &[u8]) -> Json {
+fn base64(bytes: &[u8]) -> Json {
     json!({"base64": STANDARD.encode(bytes)})
 }
 
@@ -59,7 +67,9 @@ fn of(value: &Value) -> Json {
         Value::Text(text) => text.clone().into(),
         Value::Bool(value) => (*value).into(),
         Value::Bytes(bytes) => base64(bytes),
-        Value::Tag(tag, value) => json!({"tag": tag, "value": of(value)}),
+        Value::Tag(tag, inner) => {
+            long(value).unwrap_or_else(|| json!({"tag": tag, "value": of(inner)}))
+        }
         Value::Array(items) => items.iter().map(of).collect(),
         Value::Map(entries) => {
             let name = |key: &Value| match of(key) {
@@ -70,6 +80,13 @@ fn of(value: &Value) -> Json {
         }
         _ => Json::Null,
     }
+}
+
+/// An integer that CBOR writes as bytes, as the text of its digits.
+fn long(value: &Value) -> Option<Json> {
+    let is_long = matches!(value, Value::Tag(2 | 3, _));
+    let digits = is_long.then(|| wire::encode(Format::Json, value).ok()).flatten()?;
+    Some(String::from_utf8_lossy(&digits).into())
 }
 
 /// Keeps the bytes as they came, in a new file of this directory that is named after them.
@@ -112,6 +129,11 @@ mod tests {
             &[0x61, b't', 0xc1, 0x00, 0x61, b'f', 0xf9, 0x7c, 0x00],
         ];
         let body = Body::new(Format::Cbor, cbor.concat().into()).unwrap();
+        // 2^70 and -2^70.
+        let long =
+            [&[0x82, 0xc2, 0x49, 0x40][..], &[0; 8], &[0xc3, 0x49, 0x3f], &[0xff; 8]].concat();
+        let long = Body::new(Format::Cbor, long.into()).unwrap();
+        assert_eq!(shown(&long), json!(["1180591620717411303424", "-1180591620717411303424"]));
         let expected = json!({
             "1": {"base64": "/w=="}, "n": u64::MAX, "t": {"tag": 1, "value": 0}, "f": "inf"
         });

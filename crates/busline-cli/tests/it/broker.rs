@@ -40,6 +40,17 @@ impl Vhost {
         format!("amqp://guest:guest@{host}:{port}/{name}?management={management}{options}")
     }
 
+    /// Its URL for a user without any tag, who may use AMQP and nothing else.
+    pub(crate) fn url_untagged(&self, options: &str) -> String {
+        let all = r#"{"configure":".*","write":".*","read":".*"}"#;
+        let Self { name, host, port } = self;
+        let user = r#"{"password":"plain","tags":""}"#;
+        self.request("PUT", &format!("users/{name}"), user).unwrap();
+        self.request("PUT", &format!("permissions/{name}/{name}"), all).unwrap();
+        let management = format!("http://{host}:{}", port + 1);
+        format!("amqp://{name}:plain@{host}:{port}/{name}?management={management}{options}")
+    }
+
     /// A request to the management API about a thing in it, as `queues`; the body of a good answer.
     pub(crate) fn ask(&self, method: &str, what: &str, body: &str) -> String {
         let (kind, rest) = what.split_once('/').unwrap_or((what, ""));
@@ -72,5 +83,6 @@ impl Drop for Vhost {
     fn drop(&mut self) {
         // What is left behind is only untidy.
         let _ = self.request("DELETE", &format!("vhosts/{}", self.name), "");
+        let _ = self.request("DELETE", &format!("users/{}", self.name), "");
     }
 }

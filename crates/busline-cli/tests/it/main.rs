@@ -5,6 +5,7 @@
 
 mod amqp;
 mod bounds;
+mod bridge;
 mod broken;
 mod broker;
 mod consume;
@@ -21,4 +22,5 @@ mod publish;
 mod queues;
 mod read;
 mod services;
+mod sqlite;
 mod support;

@@ -40,6 +40,7 @@ fn every_json_line_is_as_the_help_says() {
         (&["dead", "purge"], &["g", "--dry-run"]),
         (&["event", "publish"], &["E", "payload.json"]),
         (&["configuration", "publish"], &["C", "payload.json"]),
+        (&["bridge"], &["--from", "file:./busline-data", "t", "--to", "file:./other", "t"]),
         (&["log", "verify"], &["busline-data"]),
         (&["log", "repair"], &["busline-data"]),
         (&["doctor"], &[]),

@@ -123,6 +123,137 @@ fn only_letters_are_dropped_whatever_else_is_in_the_queue() {
     place.run(&nobody).fails(4, &[]);
 }
 
+/// What waits in a queue, taken out of it, as the broker shows it.
+fn take(vhost: &Vhost, queue: &str) -> Vec<Value> {
+    let how = json!({"count": 10, "ackmode": "ack_requeue_false", "encoding": "auto"});
+    let taken = vhost.ask("POST", &format!("queues/{queue}/get"), &how.to_string());
+    serde_json::from_str(&taken).unwrap()
+}
+
+/// Odd ones of another program: no bound of ours holds for what is put back, and one holds no other up.
+#[test]
+fn letters_go_back_exactly_as_they_were() {
+    let Some((vhost, place)) = policed() else { return };
+    let long = "c".repeat(300);
+    let odd = [
+        json!({"headers": {"conversation_id": long}, "delivery_mode": 2}),
+        json!({"headers": {"conversation_id": "ok"}, "delivery_mode": 1, "app_id": "a"}),
+        json!({"headers": {"conversation_id": "ok", "user_id": "sender"}, "user_id": "guest"}),
+        json!({"headers": {"conversation_id": "ok", "user_id": "sender"}, "correlation_id": ""}),
+        json!({"headers": {"large": "y".repeat(40_000)}}),
+        json!({"headers": {"conversation_id": "ok"}, "cluster_id": "x", "priority": 3}),
+    ];
+    for (n, properties) in odd.iter().enumerate() {
+        let message = json!({
+            "properties": properties, "routing_key": format!("K{n}"),
+            "payload": n.to_string(), "payload_encoding": "string",
+        });
+        let done = vhost.ask("POST", "exchanges/events/publish", &message.to_string());
+        assert_eq!(done, r#"{"routed":true}"#);
+    }
+    reject(&vhost, odd.len());
+    let done = place.run(&["--json", "dead", "redrive", "dead-letters", "--batch-size", "10"]);
+    assert_eq!((done.code, done.lines()[0]["done"].as_u64()), (0, Some(6)), "{done:?}");
+    assert!(done.stderr.contains("user_id"), "{done:?}");
+    let back = take(&vhost, "lab.events");
+    assert_eq!(back.len(), odd.len());
+    for (n, (message, was)) in back.into_iter().zip(odd).enumerate() {
+        assert_eq!(message["routing_key"], format!("K{n}"));
+        let mut properties = message["properties"].clone();
+        let headers = properties["headers"].as_object_mut().unwrap();
+        headers.retain(|name, _| !name.starts_with("x-"));
+        assert_eq!(properties, was, "{n}");
+    }
+}
+
+#[test]
+fn a_letter_that_the_broker_does_not_take_stays_and_holds_no_other_up() {
+    let Some((vhost, place)) = policed() else { return };
+    let full =
+        json!({"durable": true, "arguments": {"x-max-length": 1, "x-overflow": "reject-publish"}});
+    vhost.ask("PUT", "queues/full", &full.to_string());
+    vhost.ask("POST", "bindings/e/events/q/full", r#"{"routing_key":"Boom"}"#);
+    publish(&place, &["Boom", "Bang", "Bong"]);
+    reject(&vhost, 3);
+    let done = place.run(&["--json", "dead", "redrive", "dead-letters"]);
+    done.fails(1, &["refused: 1 letter"]);
+    assert!(done.stderr.contains("warning: the letter 'Boom' stays"), "{done:?}");
+    let line = &done.lines()[0];
+    assert_eq!((&line["done"], &line["refused"]), (&json!(2), &json!(1)));
+    let left = place.json(&["dead", "list", "dead-letters"]);
+    assert_eq!((left.len(), &left[0]["key"]), (1, &json!("Boom")));
+}
+
+/// As the tools of Python services, which know nothing but AMQP.
+#[test]
+fn queues_are_used_by_name_where_nothing_can_be_listed() {
+    let Some((vhost, place)) = policed() else { return };
+    publish(&place, &["Boom", "Bang", "Bong"]);
+    // No option is given twice: the port of nothing stands for the real one.
+    let url = vhost.url("");
+    let gone = format!("{}?management=http://127.0.0.1:1", url.split('?').next().unwrap());
+    for (url, why) in [(gone, "cannot be reached"), (vhost.url_untagged(""), "401")] {
+        let place = Place::on(url);
+        assert_eq!(place.json(&["inspect", "lab.events"]).len(), 3);
+        assert_eq!(place.json(&["inspect", "lab.events", "--count", "0"]).len(), 3);
+        let one = place.run(&["inspect", "lab.events", "--count", "1"]);
+        assert!(!one.stderr.contains("empty"), "{one:?}");
+        place.run(&["inspect", "nothing"]).fails(5, &["'nothing'", why]);
+        reject(&vhost, 3);
+        let listed = place.run(&["--json", "dead", "list", "dead-letters"]);
+        assert_eq!((listed.code, listed.lines().len()), (0, 3), "{listed:?}");
+        assert!(listed.stderr.contains(why), "{listed:?}");
+        let chosen = ["--filter", "key == 'Bang'"];
+        let shown = place.json(&[&["dead", "show", "dead-letters"][..], &chosen].concat());
+        assert_eq!(shown[0]["payload_encoding"], "base64");
+        let dry = place.json(&["dead", "redrive", "dead-letters", "--dry-run"]);
+        assert_eq!((&dry[0]["done"], &dry[0]["remaining"]), (&json!(3), &json!(3)));
+        let done = place.json(&[&["dead", "redrive", "dead-letters"][..], &chosen].concat());
+        assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(1), &json!(2)));
+        let done = place.json(&["dead", "purge", "dead-letters", "--yes", "--count", "1"]);
+        assert_eq!((&done[0]["done"], &done[0]["remaining"]), (&json!(1), &json!(1)));
+        let rest = place.json(&["dead", "redrive", "dead-letters"]);
+        assert_eq!((&rest[0]["done"], &rest[0]["remaining"]), (&json!(1), &json!(0)));
+        place.run(&["dead", "list", "lab"]).fails(5, &["'lab'", why]);
+        publish(&place, &["More"]);
+    }
+}
+
+#[test]
+fn the_doctor_sees_what_services_reject_vanish() {
+    let Some((vhost, place)) = policed() else { return };
+    let theirs = ["", "&dialect=eventail"].map(|options| Place::on(vhost.url(options)));
+    // A queue of our own keeps its letters without any policy.
+    place.json(&["consume", "events", "--group", "own", "--timeout", "1ms"]);
+    for place in &theirs {
+        let report = &place.json(&["doctor"])[0];
+        assert_eq!(report["without_dead_letters"], json!([]), "{report}");
+    }
+    // It leads to an exchange that leads nowhere; then nowhere at all.
+    for (place, what) in theirs.iter().zip(["queues/dead-letters", "policies/am-dlx"]) {
+        vhost.ask("DELETE", what, "");
+        let done = place.run(&["--json", "doctor"]);
+        done.fails(1, &["dead letter policy"]);
+        let report = &done.lines()[0];
+        assert_eq!(report["without_dead_letters"], json!(["lab.events"]), "{report}");
+        let checks = report["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["check"] == "dead letter policy").unwrap();
+        assert!(check["do"].as_str().unwrap().contains("rabbitmqctl set_policy"), "{check}");
+    }
+    let untagged = Place::on(vhost.url_untagged(""));
+    let report = &untagged.json(&["doctor"])[0];
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.iter().any(|check| check["check"] == "lists"), "{report}");
+    assert_eq!(report["without_dead_letters"], Value::Null);
+}
+
+#[test]
+fn a_virtual_host_that_is_not_there_is_5() {
+    let Some(vhost) = Vhost::new() else { return };
+    let url = vhost.url("").replace("?management", "-gone?management");
+    Place::on(url).run(&["topics"]).fails(5, &["create the virtual host"]);
+}
+
 #[test]
 fn queues_of_the_embedded_bus_are_looked_into() {
     let place = Place::new();

@@ -103,6 +103,28 @@ fn a_command_is_sent_and_its_result_shown() {
     });
 }
 
+/// In the dialect of services nothing is a log: a queue of such a name is somebody's.
+#[test]
+fn a_queue_that_is_named_like_a_log_changes_nothing() {
+    let Some(vhost) = Vhost::new() else { return };
+    let topic = json!({"type": "topic", "durable": true}).to_string();
+    vhost.ask("PUT", "exchanges/commands", &topic);
+    vhost.ask("PUT", "queues/commands.log", r#"{"durable":true}"#);
+    vhost.ask("POST", "bindings/e/commands/q/commands.log", r##"{"routing_key":"#"}"##);
+    let place = Place::on(vhost.url(""));
+    let serving = service(&vhost.url(""), 1);
+    std::fs::write(place.path().join("p.json"), "[1]").unwrap();
+    let answer = place.json(&["command", "send", "pong.Ping", "p.json"]);
+    assert_eq!(answer[0]["status"], "success");
+    serving.join().unwrap();
+    let audited = place.json(&["inspect", "commands.log"]);
+    assert_eq!(audited.len(), 2, "the command and its result: {audited:?}");
+    let topics = place.json(&["topics"]);
+    assert_eq!((topics.len(), &topics[0]["end"]), (1, &Value::Null), "{topics:?}");
+    place.json(&["topic", "delete", "commands", "--yes"]);
+    assert!(vhost.ask("GET", "queues", "").contains("commands.log"), "it is not ours");
+}
+
 #[test]
 fn payloads_are_looked_at_before_anything_is_sent() {
     let place = Place::new();

@@ -6,6 +6,7 @@
 //! that their users see one unbroken stream. Only temporary errors are retried.
 
 mod bind;
+mod connect;
 mod consume;
 mod known;
 mod outbox;
@@ -13,8 +14,8 @@ mod outbox;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -28,7 +29,7 @@ use crate::message::new_message_id;
 use crate::name::{GroupName, Topic};
 use crate::receipt::PendingReceipt;
 use crate::transport::{
-    Batch, Connect, Dialect, Read, Role, Session, Subscribe, Topology, TopologyMode, Transport,
+    Batch, Dialect, Read, Role, Session, Subscribe, Topology, TopologyMode, Transport,
 };
 
 /// How a link behaves.
@@ -40,7 +41,7 @@ pub struct LinkOptions {
     pub backoff: Backoff,
     /// How long the first connect may take in all, retries included; later ones have no limit.
     pub first_connect_max: Duration,
-    /// Whether the first connect tries each transport only once, for those who wait by a law of their own.
+    /// Whether the first connect is a single attempt, for those who wait by a law of their own.
     pub first_connect_once: bool,
     /// The wire conventions of its sessions, unless the transports have their own.
     pub dialect: Dialect,
@@ -70,23 +71,30 @@ pub struct Link(Arc<Inner>);
 
 struct Inner {
     transports: Vec<Arc<dyn Transport>>,
-    /// The transport that was good last; the next attempt starts there.
+    /// The transport that was tried last: where its sessions are.
     current: AtomicUsize,
+    /// The transport of the next attempt.
+    next: AtomicUsize,
+    /// Held by who connects, where there are several transports: both sessions are to be with the same broker.
+    connecting: Mutex<()>,
+    /// The sessions that were opened last, for publishing and for consuming.
+    opened: std::sync::Mutex<[Option<Weak<dyn Session>>; 2]>,
     options: LinkOptions,
     publish: Arc<Mutex<Slot>>,
     consume: Arc<Mutex<Slot>>,
     /// What was declared through this link, to be declared again on a new session.
     known: std::sync::Mutex<known::Known>,
-    outbox: std::sync::OnceLock<outbox::Outbox>,
+    outbox: std::sync::OnceLock<Arc<outbox::Outbox>>,
     /// Who connects, over all sessions.
     instance: String,
+    /// Whether there was a session, for whichever role: then the bus is the right one, and is waited for.
+    connected_before: AtomicBool,
     closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct Slot {
     session: Option<Arc<dyn Session>>,
-    connected_before: bool,
 }
 
 impl Link {
@@ -98,12 +106,16 @@ impl Link {
         Ok(Self(Arc::new(Inner {
             transports,
             current: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            connecting: Mutex::default(),
+            opened: std::sync::Mutex::default(),
             options,
             publish: Arc::default(),
             consume: Arc::default(),
             known: std::sync::Mutex::default(),
             outbox: std::sync::OnceLock::new(),
             instance: uuid::Uuid::new_v4().simple().to_string(),
+            connected_before: AtomicBool::new(false),
             closed: watch::Sender::new(false),
         })))
     }
@@ -116,7 +128,11 @@ impl Link {
         if dialect == self.dialect() {
             return Ok(self.clone());
         }
-        Self::new(self.0.transports.clone(), LinkOptions { dialect, ..self.0.options.clone() })
+        let options = LinkOptions { dialect, ..self.0.options.clone() };
+        let other = Self::new(self.0.transports.clone(), options)?;
+        // Where this one is.
+        other.0.next.store(self.0.current.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(other)
     }
 
     /// The wire conventions of its sessions.
@@ -157,16 +173,21 @@ impl Link {
         }
     }
 
+    /// Whether there is a session for a role now, rather than an attempt to get one.
+    pub fn is_connected(&self, role: Role) -> bool {
+        self.slot(role).try_lock().is_ok_and(|slot| slot.session.is_some())
+    }
+
     async fn open(self, role: Role, mut slot: OwnedMutexGuard<Slot>) -> Result<Arc<dyn Session>> {
         let session = tokio::select! {
             biased;
-            session = self.connect(role, !slot.connected_before) => session?,
+            session = self.connect(role) => session?,
             () = self.closed() => return Err(closed()),
         };
         if self.is_closed() {
             return Err(closed());
         }
-        slot.connected_before = true;
+        self.0.connected_before.store(true, Ordering::Relaxed);
         slot.session = Some(Arc::clone(&session));
         Ok(session)
     }
@@ -208,7 +229,12 @@ impl Link {
             bind(&*session, &batch)?;
             return session.send(batch).await;
         }
-        self.0.outbox.get_or_init(|| outbox::Outbox::start(self)).send(batch).await
+        let outbox = self.0.outbox.get_or_init(|| outbox::Outbox::new(self));
+        tokio::select! {
+            biased;
+            sent = outbox.send(self, batch) => sent,
+            () = self.closed() => Err(closed()),
+        }
     }
 
     /// Subscribes; the subscription outlives lost sessions.
@@ -276,6 +302,9 @@ impl Link {
             )),
         };
         self.0.closed.send_replace(true);
+        if let Some(outbox) = self.0.outbox.get() {
+            outbox.close();
+        }
         // After a close that took too long the sessions go without a word.
         for role in [Role::Publish, Role::Consume] {
             drop(self.slot(role).try_lock().map(|mut slot| slot.session.take()));
@@ -329,76 +358,6 @@ impl Link {
         let index = self.0.current.load(Ordering::Relaxed) % self.0.transports.len();
         self.0.transports.get(index).expect("the index is below the length")
     }
-
-    async fn connect(&self, role: Role, first: bool) -> Result<Arc<dyn Session>> {
-        let options = &self.0.options;
-        let started = self.clock().monotonic();
-        let mut waits = options.backoff.waits();
-        let mut tried = 0;
-        loop {
-            let error = match self.connect_in_time(role, first).await {
-                Ok(session) => return Ok(session),
-                Err(error) => error.during("connect"),
-            };
-            if !error.is_temporary() {
-                return Err(error);
-            }
-            let once = options.first_connect_once && tried + 1 >= self.0.transports.len();
-            let is_over = self.clock().monotonic() - started >= options.first_connect_max;
-            if first && (once || is_over) {
-                return Err(error);
-            }
-            // The task that connects is the last to have the link.
-            if self.is_closed() || Arc::strong_count(&self.0) == 1 {
-                return Err(closed());
-            }
-            tracing::warn!(%error, "cannot connect, trying again");
-            self.0.current.fetch_add(1, Ordering::Relaxed);
-            tried += 1;
-            // Every transport once, then a wait.
-            if tried % self.0.transports.len() == 0 {
-                self.pause(&mut waits).await;
-            }
-        }
-    }
-
-    /// One attempt. Of the first connect each transport gets its share of the time, so that one
-    /// that never answers does not keep the others from being tried.
-    async fn connect_in_time(&self, role: Role, first: bool) -> Result<Arc<dyn Session>> {
-        if !first {
-            return self.connect_once(role).await;
-        }
-        let transports = u32::try_from(self.0.transports.len()).unwrap_or(u32::MAX);
-        tokio::select! {
-            biased;
-            session = self.connect_once(role) => session,
-            () = self.clock().sleep(self.0.options.first_connect_max / transports) => {
-                Err(Error::new(ErrorKind::Disconnected, "the bus does not answer")
-                    .context("bus", self.transport()))
-            }
-        }
-    }
-
-    async fn connect_once(&self, role: Role) -> Result<Arc<dyn Session>> {
-        let options = &self.0.options;
-        let connect = Connect {
-            role,
-            dialect: options.dialect,
-            client_name: options.client_name.clone(),
-            instance: self.0.instance.clone(),
-        };
-        let session = self.transport().connect(connect).await?;
-        let known = self.known().topologies();
-        for topology in &known {
-            match session.declare(topology).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    declare_again(&*session, topology).await?;
-                }
-                declared => declared?,
-            }
-        }
-        Ok(session)
-    }
 }
 
 impl fmt::Debug for Link {
@@ -427,31 +386,6 @@ fn one_dialect(transports: &[Arc<dyn Transport>], asked: Dialect) -> Result<Dial
             Err(Error::new(ErrorKind::Limit, why).hint("give all of them the same dialect"))
         }
     }
-}
-
-/// Declares again one by one. What somebody has changed since is left as it is, or one group would keep
-/// everybody else from coming back; who cannot work with it is told when they bind to it.
-async fn declare_again(session: &dyn Session, topology: &Topology) -> Result<()> {
-    let mode = topology.mode;
-    let topics = topology.topics.iter().map(|spec| Topology {
-        mode,
-        topics: vec![spec.clone()],
-        groups: Vec::new(),
-    });
-    let groups = topology.groups.iter().map(|spec| Topology {
-        mode,
-        topics: Vec::new(),
-        groups: vec![spec.clone()],
-    });
-    for one in topics.chain(groups) {
-        match session.declare(&one).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                tracing::warn!(%error, "what was declared has changed, it is left as it is");
-            }
-            declared => declared?,
-        }
-    }
-    Ok(())
 }
 
 /// Refuses what the session does not promise, before anything reaches it.

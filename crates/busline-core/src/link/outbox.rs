@@ -1,259 +1,280 @@
 //! What was accepted and not confirmed: kept, and sent again in order after a lost session.
+//!
+//! Who sends hands his batch to the session himself, one after the other; receipts are looked at where they are
+//! answered. So a message passes no task and no queue of the link as long as its session lives.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, watch};
 
 use super::{Inner, Link, bind, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
-use crate::receipt::{PendingReceipt, PublishError, Published, ReceiptSender};
+use crate::receipt::{PendingReceipt, PublishError, Published, ReceiptAnswer, ReceiptWatch};
 use crate::transport::{Batch, Role, Session};
 
-/// The sending half of the one task that publishes for a link, in order.
-#[derive(Debug)]
+/// The publishing half of a link, in order.
 pub(super) struct Outbox {
-    jobs: mpsc::Sender<Job>,
+    /// Weak, so that a link that everybody dropped ends.
+    link: Weak<Inner>,
+    /// Where a session that is lost is replaced.
+    runtime: Handle,
+    /// The live session, for one at a time: who has it sends next, or sends again.
+    live: Arc<tokio::sync::Mutex<Live>>,
+    /// A permit for each message that is kept.
+    window: Semaphore,
+    window_size: u32,
+    kept: Mutex<Kept>,
+    /// Told when nothing is on its way any more.
+    calm: Notify,
+    closed: watch::Receiver<bool>,
 }
 
-#[derive(Debug)]
-enum Job {
-    Send { batch: Batch, accepted: oneshot::Sender<Result<Vec<PendingReceipt>>> },
-    Drain(oneshot::Sender<()>),
-}
+type Live = Option<Arc<dyn Session>>;
 
-impl Outbox {
-    pub(super) fn start(link: &Link) -> Self {
-        let (jobs, queue) = mpsc::channel(16);
-        let window = link.0.options.window.max(1);
-        let worker = Worker {
-            link: Arc::downgrade(&link.0),
-            queue,
-            window,
-            unconfirmed: BTreeMap::new(),
-            next: 0,
-            receipts: FuturesUnordered::new(),
-            lost: None,
-            session: None,
-            closed: link.0.closed.subscribe(),
-        };
-        tokio::spawn(worker.run());
-        Self { jobs }
-    }
+/// The right to send, and what sends.
+type Turn = OwnedMutexGuard<Live>;
 
-    /// Cancelled before the batch was accepted, nothing of it is sent.
-    pub(super) async fn send(&self, batch: Batch) -> Result<Vec<PendingReceipt>> {
-        let (accepted, answer) = oneshot::channel();
-        self.jobs.send(Job::Send { batch, accepted }).await.map_err(|_| closed())?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
-    }
-
-    /// Resolves when everything accepted before has its receipt.
-    pub(super) async fn drain(&self) {
-        let (done, drained) = oneshot::channel();
-        if self.jobs.send(Job::Drain(done)).await.is_ok() {
-            drop(drained.await);
-        }
-    }
+#[derive(Default)]
+struct Kept {
+    /// By the order of acceptance, which is the order of sending again; `None` has its receipt.
+    messages: VecDeque<Option<Unconfirmed>>,
+    /// The number of the first of them.
+    first: u64,
+    /// How many a session has to answer.
+    on_their_way: usize,
+    /// Why the session is gone, until another takes its place.
+    lost: Option<Error>,
+    is_closed: bool,
 }
 
 struct Unconfirmed {
     message: Message,
     mandatory: bool,
-    receipt: ReceiptSender,
+    permits: usize,
+    receipt: ReceiptAnswer,
 }
 
-type Tracked = futures_util::future::BoxFuture<'static, (u64, Published)>;
-
-struct Worker {
-    /// Weak, so that a link that everybody dropped ends this task.
-    link: Weak<Inner>,
-    queue: mpsc::Receiver<Job>,
-    window: usize,
-    /// By the order of acceptance, which is the order of sending again.
-    unconfirmed: BTreeMap<u64, Unconfirmed>,
-    next: u64,
-    receipts: FuturesUnordered<Tracked>,
-    /// Why the session is gone, while its last receipts come in.
-    lost: Option<Error>,
-    session: Option<Arc<dyn Session>>,
-    /// The link was closed: nothing is sent any more.
-    closed: watch::Receiver<bool>,
+impl Unconfirmed {
+    fn again(&self) -> Batch {
+        Batch { messages: vec![self.message.clone()], mandatory: self.mandatory }
+    }
 }
 
-impl Worker {
-    async fn run(mut self) {
-        let mut closed = self.closed.clone();
+impl Kept {
+    fn next(&self) -> u64 {
+        self.first + self.messages.len() as u64
+    }
+
+    /// The loss is dealt with from here on: these are to be sent again.
+    fn begin_again(&mut self) -> Range<u64> {
+        self.lost = None;
+        self.first..self.next()
+    }
+
+    fn get(&self, number: u64) -> Option<&Unconfirmed> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.messages.get(index)?.as_ref()
+    }
+
+    fn take(&mut self, number: u64) -> Option<Unconfirmed> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let taken = self.messages.get_mut(index)?.take();
+        while let Some(None) = self.messages.front() {
+            self.messages.pop_front();
+            self.first += 1;
+        }
+        taken
+    }
+
+    fn take_all(&mut self) -> Vec<Unconfirmed> {
+        self.first = self.next();
+        self.messages.drain(..).flatten().collect()
+    }
+}
+
+impl Outbox {
+    /// Must be called inside of a runtime.
+    pub(super) fn new(link: &Link) -> Arc<Self> {
+        let window = u32::try_from(link.0.options.window).unwrap_or(u32::MAX);
+        let window_size = window.clamp(1, u32::MAX >> 3);
+        Arc::new(Self {
+            link: Arc::downgrade(&link.0),
+            runtime: Handle::current(),
+            live: Arc::default(),
+            window: Semaphore::new(window_size as usize),
+            window_size,
+            kept: Mutex::default(),
+            calm: Notify::new(),
+            closed: link.0.closed.subscribe(),
+        })
+    }
+
+    /// Accepts a batch when there is room. Cancelled before, nothing of it is sent.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        link: &Link,
+        batch: Batch,
+    ) -> Result<Vec<PendingReceipt>> {
+        // A batch larger than the window takes all of it.
+        let room = batch.messages.len().min(self.window_size as usize);
+        let permits = u32::try_from(room).expect("the window is no larger");
+        let permits = self.window.acquire_many(permits).await.map_err(|_| closed())?;
+        let mut turn = Arc::clone(&self.live).lock_owned().await;
+        loop {
+            if self.kept().lost.is_some() {
+                turn = self.replace(turn).await?;
+            }
+            let session = match &*turn {
+                Some(session) => Arc::clone(session),
+                None => Arc::clone(turn.insert(link.session(Role::Publish).await?)),
+            };
+            bind(&*session, &batch)?;
+            match session.send(batch.clone()).await {
+                Ok(receipts) => {
+                    permits.forget();
+                    return Ok(self.keep(batch, receipts, room));
+                }
+                Err(error) if error.kind() == ErrorKind::Disconnected => self.lose(error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Resolves when everything accepted before has its receipt.
+    pub(super) async fn drain(&self) {
+        drop(self.window.acquire_many(self.window_size).await);
+    }
+
+    /// Nobody can say any more what becomes of what has no receipt.
+    pub(super) fn close(&self) {
+        self.kept().is_closed = true;
+        self.give_up(&closed());
+        drop(self.live.try_lock().map(|mut live| live.take()));
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(
+        self: &Arc<Self>,
+        batch: Batch,
+        mut receipts: Vec<PendingReceipt>,
+        room: usize,
+    ) -> Vec<PendingReceipt> {
+        let mut kept = self.kept();
+        let first = kept.next();
+        for (index, (message, receipt)) in batch.messages.into_iter().zip(&mut receipts).enumerate()
+        {
+            let (permits, receipt) = (usize::from(index < room), receipt.answerer());
+            let mandatory = batch.mandatory;
+            kept.messages.push_back(Some(Unconfirmed { message, mandatory, permits, receipt }));
+            kept.on_their_way += 1;
+        }
+        let numbers = first..kept.next();
+        drop(kept);
+        let count = usize::try_from(numbers.end - first).unwrap_or(usize::MAX);
+        self.window.add_permits(room.saturating_sub(count));
+        for (number, receipt) in numbers.zip(&mut receipts) {
+            receipt.watch(self.watch(), number);
+        }
+        receipts
+    }
+
+    fn watch(self: &Arc<Self>) -> Arc<dyn ReceiptWatch> {
+        Arc::<Self>::clone(self)
+    }
+
+    fn lose(&self, error: Error) {
+        self.kept().lost.get_or_insert(error);
+    }
+
+    fn give_up(&self, error: &Error) {
+        let all = self.kept().take_all();
+        all.into_iter().for_each(|one| self.answer(one, Err(PublishError::Unknown(error.clone()))));
+    }
+
+    fn answer(&self, one: Unconfirmed, published: Published) {
+        self.window.add_permits(one.permits);
+        one.receipt.answer(published);
+    }
+
+    /// Puts a session in the place of the lost one. It goes on when nobody waits for it any more: what it
+    /// has sent again already must not be sent once more by the next who comes.
+    async fn replace(self: &Arc<Self>, turn: Turn) -> Result<Turn> {
+        let replacing = self.runtime.spawn(Arc::clone(self).replacing(turn));
+        replacing.await.unwrap_or_else(|cause| {
+            Err(Error::new(ErrorKind::Other, "sending again panicked").source(cause))
+        })
+    }
+
+    async fn replacing(self: Arc<Self>, turn: Turn) -> Result<Turn> {
+        let mut closing = self.closed.clone();
         tokio::select! {
             biased;
-            () = self.work() => {}
-            Ok(_) = closed.wait_for(|closed| *closed) => self.close(),
+            Ok(_) = closing.wait_for(|closed| *closed) => Err(closed()),
+            turn = self.resend(turn) => turn,
         }
     }
 
-    async fn work(&mut self) {
+    /// Sends what is unconfirmed on a new session, in its order, before anybody else has his turn.
+    async fn resend(self: &Arc<Self>, mut turn: Turn) -> Result<Turn> {
+        let mut waits = None;
         loop {
-            if self.lost.is_some() && self.receipts.is_empty() && !self.resend().await {
-                return;
-            }
-            let may_take = self.lost.is_none() && self.unconfirmed.len() < self.window;
-            tokio::select! {
-                // Receipts first: they make room.
-                biased;
-                Some((number, published)) = self.receipts.next() => self.receipt(number, published),
-                job = self.queue.recv(), if may_take => match job {
-                    Some(Job::Send { batch, accepted }) => self.accept(batch, accepted).await,
-                    Some(Job::Drain(done)) => self.drain(done).await,
-                    None => return self.finish().await,
-                },
-            }
-        }
-    }
-
-    /// The link is gone: what was sent still gets its receipts, nothing is sent again.
-    async fn finish(&mut self) {
-        while let Some((number, published)) = self.receipts.next().await {
-            if let Some(entry) = self.unconfirmed.remove(&number) {
-                entry.receipt.send(published);
-            }
-        }
-    }
-
-    /// Closed: receipts that are there are given, and nobody can say any more about the others.
-    fn close(&mut self) {
-        while let Some(Some((number, published))) = self.receipts.next().now_or_never() {
-            self.receipt(number, published);
-        }
-        self.session = None;
-        self.give_up(&closed());
-    }
-
-    async fn drain(&mut self, done: oneshot::Sender<()>) {
-        while !self.unconfirmed.is_empty() {
-            if self.receipts.is_empty() && !self.resend().await {
-                return;
-            }
-            if let Some((number, published)) = self.receipts.next().await {
-                self.receipt(number, published);
-            }
-        }
-        // Nobody may be waiting any more.
-        let _ = done.send(());
-    }
-
-    fn receipt(&mut self, number: u64, published: Published) {
-        match published {
-            // The session ended: the message stays and is sent again, in its order.
-            Err(PublishError::Unknown(error)) if error.kind() == ErrorKind::Disconnected => {
-                self.lost.get_or_insert(error);
-            }
-            published => {
-                if let Some(entry) = self.unconfirmed.remove(&number) {
-                    entry.receipt.send(published);
-                }
-            }
-        }
-    }
-
-    /// Cancelled by its sender before it is accepted, nothing of the batch is sent.
-    async fn accept(
-        &mut self,
-        batch: Batch,
-        mut accepted: oneshot::Sender<Result<Vec<PendingReceipt>>>,
-    ) {
-        loop {
-            let sent = tokio::select! {
-                biased;
-                () = accepted.closed() => return,
-                sent = self.try_send(&batch) => sent,
+            // What the old session has still to say, it says: nothing is sent twice that was stored.
+            self.calm().await;
+            let Some(link) = self.link.upgrade().map(Link) else {
+                self.give_up(&closed());
+                return Err(closed());
             };
-            match sent {
-                Ok(receipts) => {
-                    let pending = self.track(batch, receipts);
-                    return drop(accepted.send(Ok(pending)));
-                }
-                Err(error) if error.kind() == ErrorKind::Disconnected => {
-                    self.lost.get_or_insert(error);
-                    while let Some((number, published)) = self.receipts.next().await {
-                        self.receipt(number, published);
-                    }
-                    if !self.resend().await {
-                        return drop(accepted.send(Err(closed())));
-                    }
-                }
-                Err(error) => return drop(accepted.send(Err(error))),
-            }
-        }
-    }
-
-    async fn try_send(&mut self, batch: &Batch) -> Result<Vec<PendingReceipt>> {
-        let session = self.live().await?;
-        bind(&*session, batch)?;
-        session.send(batch.clone()).await
-    }
-
-    fn track(&mut self, batch: Batch, receipts: Vec<PendingReceipt>) -> Vec<PendingReceipt> {
-        let mandatory = batch.mandatory;
-        let mut pending = Vec::with_capacity(receipts.len());
-        for (message, receipt) in batch.messages.into_iter().zip(receipts) {
-            let number = self.next;
-            self.next += 1;
-            let (sender, receiver) = PendingReceipt::channel();
-            self.unconfirmed.insert(number, Unconfirmed { message, mandatory, receipt: sender });
-            self.receipts.push(Box::pin(async move { (number, receipt.await) }));
-            pending.push(receiver);
-        }
-        pending
-    }
-
-    /// Sends what is unconfirmed on a new session, in its order; false when the link is gone.
-    async fn resend(&mut self) -> bool {
-        loop {
-            let Some(link) = self.link.upgrade().map(Link) else { return false };
-            self.lost = None;
-            if let Some(session) = self.session.take() {
+            if let Some(session) = turn.take() {
                 link.forget(Role::Publish, &session).await;
             }
-            let session = match self.live().await {
-                Ok(session) => session,
+            let numbers = self.kept().begin_again();
+            if numbers.is_empty() {
+                return Ok(turn);
+            }
+            let session = match link.session(Role::Publish).await {
+                Ok(session) => Arc::clone(turn.insert(session)),
                 Err(error) => {
                     self.give_up(&error);
-                    return true;
+                    return Ok(turn);
                 }
             };
-            match self.resend_on(&*session).await {
-                Ok(()) => return true,
-                Err(error) => self.lost = Some(error),
+            match self.resend_on(&*session, numbers).await {
+                Ok(()) => return Ok(turn),
+                Err(error) => self.lose(error),
             }
-            // Receipts of a half sent window are void: all of it goes again.
-            self.receipts.clear();
+            link.pause(waits.get_or_insert_with(|| link.0.options.backoff.waits())).await;
         }
     }
 
     /// Fails only when this session is lost too. A message that it does not take is given up by
     /// itself: whether it was stored before is not known.
-    async fn resend_on(&mut self, session: &dyn Session) -> Result<()> {
-        let numbers: Vec<u64> = self.unconfirmed.keys().copied().collect();
+    async fn resend_on(self: &Arc<Self>, session: &dyn Session, numbers: Range<u64>) -> Result<()> {
         for number in numbers {
-            let Some(entry) = self.unconfirmed.get(&number) else { continue };
-            let batch = Batch { messages: vec![entry.message.clone()], mandatory: entry.mandatory };
+            let Some(batch) = self.kept().get(number).map(Unconfirmed::again) else { continue };
             let sent = match bind(session, &batch) {
                 Ok(()) => session.send(batch).await,
                 Err(refused) => Err(refused),
             };
             match sent {
                 Ok(receipts) => {
-                    for receipt in receipts {
-                        self.receipts.push(Box::pin(async move { (number, receipt.await) }));
+                    for mut receipt in receipts {
+                        self.kept().on_their_way += 1;
+                        receipt.watch(self.watch(), number);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Disconnected => return Err(error),
                 Err(error) => {
-                    if let Some(entry) = self.unconfirmed.remove(&number) {
-                        entry.receipt.send(Err(PublishError::Unknown(error)));
+                    let refused = self.kept().take(number);
+                    if let Some(one) = refused {
+                        self.answer(one, Err(PublishError::Unknown(error)));
                     }
                 }
             }
@@ -261,21 +282,65 @@ impl Worker {
         Ok(())
     }
 
-    /// Nobody can say any more what became of these.
-    fn give_up(&mut self, error: &Error) {
-        self.receipts.clear();
-        for entry in std::mem::take(&mut self.unconfirmed).into_values() {
-            entry.receipt.send(Err(PublishError::Unknown(error.clone())));
+    /// Resolves when nothing is on its way.
+    async fn calm(&self) {
+        loop {
+            let mut calm = pin!(self.calm.notified());
+            calm.as_mut().enable();
+            if self.kept().on_their_way == 0 {
+                return;
+            }
+            calm.await;
         }
     }
 
-    async fn live(&mut self) -> Result<Arc<dyn Session>> {
-        if let Some(session) = &self.session {
-            return Ok(Arc::clone(session));
+    /// As nobody may come to send something new, who would send again what is lost.
+    async fn sending_again(self: Arc<Self>) {
+        let turn = Arc::clone(&self.live).lock_owned().await;
+        if self.kept().lost.is_some() {
+            // Where it fails, those who wait for receipts were told.
+            drop(self.replacing(turn).await);
         }
-        let link = self.link.upgrade().map(Link).ok_or_else(closed)?;
-        let session = link.session(Role::Publish).await?;
-        self.session = Some(Arc::clone(&session));
-        Ok(session)
+    }
+}
+
+impl ReceiptWatch for Outbox {
+    fn answered(self: Arc<Self>, number: u64, published: Published) {
+        let mut kept = self.kept();
+        kept.on_their_way -= 1;
+        let is_calm = kept.on_their_way == 0;
+        let lost = match &published {
+            Err(PublishError::Unknown(error)) if error.kind() == ErrorKind::Disconnected => {
+                // Without a link nobody sends it again.
+                (!kept.is_closed && self.link.strong_count() > 0).then(|| error.clone())
+            }
+            _ => None,
+        };
+        match lost {
+            // The session ended: the message stays and is sent again, in its order.
+            Some(error) => {
+                let is_news = kept.lost.replace(error).is_none();
+                drop(kept);
+                if is_news {
+                    let outbox = Arc::clone(&self);
+                    self.runtime.spawn(outbox.sending_again());
+                }
+            }
+            None => {
+                let one = kept.take(number);
+                drop(kept);
+                if let Some(one) = one {
+                    self.answer(one, published);
+                }
+            }
+        }
+        if is_calm {
+            self.calm.notify_waiters();
+        }
+        if self.link.strong_count() == 0 {
+            // The last answer ends the session, elsewhere: who answers may be in the middle of it.
+            let runtime = self.runtime.clone();
+            runtime.spawn(async move { drop(self) });
+        }
     }
 }

@@ -540,3 +540,130 @@ async fn what_is_refused_fails_when_it_binds_and_names_the_way_out() {
         assert!(error.to_string().contains("choose file:"), "{error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_was_there_is_waited_for_also_by_who_publishes_for_the_first_time() {
+    let (link, broker) = link().await;
+    broker.refuse_connects(true);
+    broker.restart();
+    let mut sending = Box::pin(link.send(batch(&["1"])));
+    tokio::time::timeout(Duration::from_secs(60), &mut sending).await.unwrap_err();
+    broker.refuse_connects(false);
+    for receipt in sending.await.unwrap() {
+        receipt.await.unwrap();
+    }
+    assert_eq!(texts(&stored(&link).await), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_dropped_still_tells_what_became_of_what_it_has_sent() {
+    let (link, broker) = link().await;
+    broker.block("memory alarm");
+    let mut receipts = link.send(batch(&["1", "2"])).await.unwrap();
+    let outbox = Arc::downgrade(link.0.outbox.get().unwrap());
+    drop(link);
+    broker.unblock();
+    let last = receipts.pop().unwrap();
+    assert!(receipts.pop().unwrap().await.is_ok() && last.await.is_ok());
+    // And leaves nothing behind: what watches ends with what is watched.
+    let gone = async {
+        while outbox.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_while_it_is_about_to_be_watched_is_not_missed() {
+    let (link, _broker) = link().await;
+    let senders = (0..4).map(|_| {
+        let link = link.clone();
+        tokio::spawn(async move {
+            for number in 0..2_000 {
+                let receipts = link.send(batch(&["x"])).await.unwrap();
+                if number % 2 == 0 {
+                    futures_util::future::join_all(receipts).await;
+                }
+            }
+        })
+    });
+    futures_util::future::join_all(senders).await.into_iter().for_each(|sent| sent.unwrap());
+    // Each has given its permit back: with one missing, this would wait for ever.
+    link.close(Duration::from_secs(20)).await.unwrap();
+}
+
+async fn two_brokers() -> (Link, [MemoryBroker; 2]) {
+    let transports = [MemoryTransport::new(), MemoryTransport::new()];
+    let brokers = transports.each_ref().map(MemoryTransport::broker);
+    let transports = transports.map(|transport| Arc::new(transport) as Arc<dyn Transport>);
+    let link = Link::new(transports.to_vec(), options()).unwrap();
+    let topics = vec![TopicSpec::new(topic())];
+    link.declare(&Topology { topics, ..Topology::default() }).await.unwrap();
+    (link, brokers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sessions_are_with_the_same_of_several_brokers() {
+    let (link, [first, _]) = two_brokers().await;
+    // It consumes at the first, which takes no other connection for a while: the second would be no help.
+    first.refuse_connects(true);
+    let mut sending = Box::pin(link.send(batch(&["1"])));
+    tokio::time::timeout(Duration::from_secs(60), &mut sending).await.unwrap_err();
+    first.refuse_connects(false);
+    for receipt in sending.await.unwrap() {
+        receipt.await.unwrap();
+    }
+    assert_eq!(texts(&stored(&link).await), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_lost_is_left_for_the_next_with_both_sessions() {
+    let (link, [first, second]) = two_brokers().await;
+    let _ = link.send(batch(&["1"])).await.unwrap().remove(0).await.unwrap();
+    first.refuse_connects(true);
+    first.restart();
+    let _ = link.send(batch(&["2"])).await.unwrap().remove(0).await.unwrap();
+    assert_eq!(texts(&stored(&link).await), ["2"], "read where it was published");
+    // And back again, as one step in the list is one attempt.
+    first.refuse_connects(false);
+    second.restart();
+    let _ = link.send(batch(&["3"])).await.unwrap().remove(0).await.unwrap();
+    assert_eq!(texts(&stored(&link).await), ["1", "3"]);
+}
+
+/// Notes when somebody tries to connect, and is not there.
+#[derive(Debug)]
+struct Away(std::sync::Mutex<Vec<tokio::time::Instant>>);
+
+impl std::fmt::Display for Away {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("away")
+    }
+}
+
+impl Transport for Away {
+    fn capabilities(&self) -> Capabilities {
+        MemoryTransport::new().capabilities()
+    }
+
+    fn connect(&self, _connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
+        self.0.lock().unwrap().push(tokio::time::Instant::now());
+        Box::pin(async { Err(crate::Error::new(ErrorKind::Disconnected, "nobody is there")) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_law_of_the_python_services_waits_a_second_more_after_each_attempt() {
+    let aways = [0, 1].map(|_| Arc::new(Away(std::sync::Mutex::default())));
+    let transports = aways.each_ref().map(|away| Arc::clone(away) as Arc<dyn Transport>);
+    let options = LinkOptions { dialect: Dialect::Eventail, ..options() };
+    let link = Link::new(transports.to_vec(), options).unwrap();
+    link.session(crate::transport::Role::Consume).await.unwrap_err();
+    let [first, second] = aways.map(|away| away.0.lock().unwrap().clone());
+    let start = first[0];
+    let since = |times: Vec<tokio::time::Instant>| {
+        times.into_iter().map(|at| (at - start).as_secs()).collect::<Vec<_>>()
+    };
+    assert_eq!((since(first), since(second)), (vec![0, 3, 10], vec![1, 6]));
+}

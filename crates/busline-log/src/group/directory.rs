@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::files::without_format;
-use crate::log::make_dir;
-use crate::storage::StorageLock;
+use crate::storage::{StorageLock, make_dir};
 use crate::{Access, Error, ErrorKind, Log, Removed, Result, RetainPolicy};
 
 use super::handle::{Group, GroupOptions, not_found};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::files::without_format;
 use crate::{Error, ErrorKind, Log, Options, Result};
 
 use super::directory::{self, StructureLock};
@@ -139,10 +140,39 @@ impl Group {
     /// # Errors
     /// `NotFound` when there is none.
     pub fn open(log: &Log, name: &str, options: &GroupOptions, now: Now) -> Result<Self> {
+        let open = |dir| -> Result<Self> {
+            let group = Self::open_at(log, name, dir, options, now)?;
+            group.shared.read(|_| ())?;
+            Ok(group)
+        };
         let dir = names::find(log, name)?.ok_or_else(|| not_found(name))?;
-        let group = Self::open_at(log, name, dir, options, now)?;
-        group.shared.read(|_| ())?;
-        Ok(group)
+        match open(dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Self::open_quietly(log, name, error, open)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens one that looked damaged again, while nobody makes or removes a group: half made and half gone
+    /// look the same.
+    fn open_quietly(
+        log: &Log,
+        name: &str,
+        error: Error,
+        open: impl Fn(PathBuf) -> Result<Self>,
+    ) -> Result<Self> {
+        // Without the right to lock, what was seen is all that can be said.
+        let Ok(lock) = StructureLock::take(log) else { return Err(error) };
+        let dir = names::find(log, name)?.ok_or_else(|| not_found(name))?;
+        let storage = log.storage().as_ref();
+        if !Log::exists(storage, &dir)? && without_format(storage, &dir, "open group").is_none() {
+            // Whoever declared it died before it was a log.
+            return Err(not_found(name));
+        }
+        let opened = open(dir);
+        drop(lock);
+        opened
     }
 
     /// Opens what there is in this directory, wherever it is in its life.

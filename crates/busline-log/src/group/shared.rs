@@ -92,7 +92,8 @@ impl Shared {
     /// Says whose error it is. Files of the group that are not there: whoever deleted it was quicker than
     /// reading that.
     fn named(&self, error: Error) -> Error {
-        if error.kind() == ErrorKind::NotFound {
+        let is_gone = || matches!(self.main.storage().exists(&self.dir), Ok(false));
+        if error.kind() == ErrorKind::NotFound || is_gone() {
             return deleted(&self.name).caused_by(error);
         }
         error.with("group", &self.name)

@@ -23,7 +23,7 @@ pub use retain::{Removed, RetainPolicy};
 pub use stats::Stats;
 pub use wait::Mark;
 
-pub(crate) use open::{busy, directory_lock, fresh_salt, make_dir};
+pub(crate) use open::{busy, directory_lock, fresh_salt};
 pub(crate) use recovery::{Walk, examine, jump_above, recover, walk, walk_start};
 
 use std::collections::VecDeque;

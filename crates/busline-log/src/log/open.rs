@@ -17,7 +17,7 @@ use crate::log::{CachedTable, Inner, Log, Writer};
 use crate::options::{Access, OpenReport, Options};
 use crate::page::PrivatePage;
 use crate::segment::{self, FRAMES_START, SegmentHeader};
-use crate::storage::{ForkGuard, Storage, StorageLock};
+use crate::storage::{ForkGuard, Storage, StorageLock, make_dir, parent_of};
 
 const OPEN: &str = "open a log";
 const CREATE: &str = "create a log";
@@ -286,42 +286,9 @@ fn lay_out(storage: &dyn Storage, dir: &Path, label: &[u8], now_us: i64) -> Resu
     format.store(storage, dir).map_err(|e| Error::io(CREATE, &dir.join(FORMAT), e))
 }
 
-/// Makes a directory and its missing parents, durably, one after the other: so of those that are there only
-/// the last one's name may not be durable, when whoever made it died before he could sync it.
-pub(crate) fn make_dir(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
-    let mut missing = Vec::new();
-    let mut at = Some(dir);
-    while let Some(path) = at.filter(|path| !path.as_os_str().is_empty()) {
-        if storage.exists(path)? {
-            break;
-        }
-        missing.push(path);
-        at = path.parent();
-    }
-    if let Some(last) = at.filter(|path| path.parent().is_some()) {
-        match storage.sync_dir(parent_of(last)) {
-            // Above what is ours: a directory that may be passed through and not be read.
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
-            other => other?,
-        }
-    }
-    for path in missing.into_iter().rev() {
-        storage.create_dir_all(path)?;
-        storage.sync_dir(parent_of(path))?;
-    }
-    Ok(())
-}
-
 fn sync_parent(storage: &dyn Storage, dir: &Path, operation: &'static str) -> Result<()> {
     let parent = parent_of(dir);
     storage.sync_dir(parent).map_err(|e| Error::io(operation, parent, e))
-}
-
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Opens with the shared control page; recovers the log when the page cannot be believed.

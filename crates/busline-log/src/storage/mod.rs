@@ -181,3 +181,37 @@ pub trait Rope: fmt::Debug + Send + Sync + 'static {
     /// Rings; `Ok(false)` when nobody owns the bell any more.
     fn ring(&self) -> io::Result<bool>;
 }
+
+/// Makes a directory and its missing parents, durably, one after the other: so of those that are there only
+/// the last one's name may not be durable, when whoever made it died before he could sync it.
+pub fn make_dir(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut at = Some(dir);
+    while let Some(path) = at.filter(|path| !path.as_os_str().is_empty()) {
+        if storage.exists(path)? {
+            break;
+        }
+        missing.push(path);
+        at = path.parent();
+    }
+    if let Some(last) = at.filter(|path| path.parent().is_some()) {
+        match storage.sync_dir(parent_of(last)) {
+            // Above what is ours: a directory that may be passed through and not be read.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    for path in missing.into_iter().rev() {
+        storage.create_dir_all(path)?;
+        storage.sync_dir(parent_of(path))?;
+    }
+    Ok(())
+}
+
+/// The directory that the name of a path is in.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -19,6 +19,7 @@ use busline_log::{
 use fork::Fork;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
+use crate::clone::clone_past_the_library;
 use crate::helper::{Helper, given, hear, say, wait_for_the_end_of_input};
 
 const RECORDS: u64 = 10;
@@ -93,6 +94,23 @@ fn soon<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static
     result.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
+fn fork_as_told() -> Fork {
+    let forked = match given("HOW").as_str() {
+        "fork" => fork::fork(),
+        _ => clone_past_the_library().expect("the test knows the call"),
+    };
+    forked.expect("it can be forked")
+}
+
+/// Says so when it is not.
+fn can_be_cloned() -> bool {
+    let can = cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
+    if !can {
+        println!("skip: the number of clone(2) on this machine is not known");
+    }
+    can
+}
+
 /// The role of a process that lives in two: its child has everything that it opened, and does nothing. The parent
 /// stops where the test wants to kill it.
 pub(crate) fn live_with_a_child() {
@@ -103,7 +121,7 @@ pub(crate) fn live_with_a_child() {
     let bell = log.doorbell().expect("there is a free slot");
     log.appender().append(0, b"k", b"", b"so that its lock is used").expect("it works");
     log.commit(RECORDS + 1).expect("it works");
-    if let Fork::Child = fork::fork().expect("it can be forked") {
+    if let Fork::Child = fork_as_told() {
         wait_for_the_end_of_input();
         // As it would end by a signal: nothing is dropped.
         kill_process(getpid(), Signal::KILL).expect("it may");
@@ -134,7 +152,7 @@ fn a_parent_that_is_killed_holds_nothing_by_the_child_that_lives_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = make(&path);
-        let values = [("DIR", path.to_str().unwrap()), ("WHERE", place)];
+        let values = [("DIR", path.to_str().unwrap()), ("WHERE", place), ("HOW", "fork")];
         let (parent, said) = Helper::alone("parent", &values);
         assert_eq!(hear(&said), "there");
         parent.signal(Signal::KILL);
@@ -217,7 +235,7 @@ pub(crate) fn have_a_child_that_uses_what_it_inherits() {
     assert_eq!(got.len() as u64, RECORDS);
     let bell = log.doorbell().expect("there is a free slot");
     let guard = log.lock_append().expect("nobody has it");
-    let child = match fork::fork().expect("it can be forked") {
+    let child = match fork_as_told() {
         Fork::Parent(child) => child,
         Fork::Child => {
             expect_to_be_told(&log, &group, &mut member, claimed);
@@ -280,6 +298,51 @@ fn expect_to_be_told(log: &Log, group: &Group, member: &mut Member, claimed: Cla
 
 #[test]
 fn a_child_is_told_and_takes_nothing_from_its_parent_however_it_ends() {
+    children_are_told("fork");
+}
+
+/// The descriptors of such a child are those of its parent, locks included.
+#[test]
+fn a_child_that_was_made_past_the_library_is_told_too() {
+    if can_be_cloned() {
+        children_are_told("clone");
+    }
+}
+
+/// What FORMAT.md says of them: the dead parent looks alive until such a child ends, and then everything goes on.
+#[test]
+fn a_child_that_was_made_past_the_library_is_waited_for() {
+    if !can_be_cloned() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let log = make(&path);
+    let values = [("DIR", path.to_str().unwrap()), ("WHERE", "outside"), ("HOW", "clone")];
+    let (mut parent, said) = Helper::alone("parent", &values);
+    assert_eq!(hear(&said), "there");
+    parent.signal(Signal::KILL);
+    // Who publishes waits for nobody.
+    let next = log.appender().append(0, b"k", b"", b"other").unwrap().next;
+    log.commit(next).unwrap();
+    let (group, mut member) = join(&log);
+    assert_eq!(group.info(later()).unwrap().claimed, RECORDS);
+    let got = claim(&mut member, later()).unwrap().1;
+    assert!(got.iter().all(|(seq, _)| *seq >= RECORDS), "it still holds the others: {got:?}");
+    assert_eq!(log.close_alone().unwrap_err().kind(), ErrorKind::Busy);
+    parent.ask_to_stop();
+    let got = soon("taking over", move || {
+        let (mut got, mut now) = (BTreeMap::new(), later());
+        while got.len() < RECORDS as usize {
+            now.boot_us += 1_000_000;
+            got.extend(claim(&mut member, now).unwrap().1);
+        }
+        got
+    });
+    assert!(got.range(..RECORDS).all(|(_, attempt)| *attempt == 2), "{got:?}");
+}
+
+fn children_are_told(how: &str) {
     for (end, status) in [
         ("drop", "Some(0)"),
         ("exit", "Some(0)"),
@@ -290,7 +353,7 @@ fn a_child_is_told_and_takes_nothing_from_its_parent_however_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = make(&path);
-        let values = [("DIR", path.to_str().unwrap()), ("END", end)];
+        let values = [("DIR", path.to_str().unwrap()), ("END", end), ("HOW", how)];
         let (mut parent, said) = Helper::alone("parent-of-heir", &values);
         let ended = hear(&said);
         assert!(ended.starts_with(&format!("ended {status}")), "{end}: {ended}");

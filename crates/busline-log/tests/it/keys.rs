@@ -8,7 +8,7 @@ use busline_log::storage::{MemStorage, OpenMode, Storage};
 use busline_log::{ErrorKind, KeySet, Log, Options, RetainPolicy, Scanner, SegmentState, verify};
 use proptest::prelude::*;
 
-use crate::records::Rng;
+use crate::rng::Rng;
 use crate::support::*;
 
 /// Bytes of a segment's header, and of a frame's.

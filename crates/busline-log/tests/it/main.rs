@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // helpers of tests are test code too
 
+mod clone;
 mod crash;
 mod crash_points;
 mod damage;
@@ -18,6 +19,7 @@ mod model;
 mod processes;
 mod races;
 mod records;
+mod rng;
 mod schedules;
 mod small_files;
 mod stop;

@@ -188,3 +188,122 @@ fn a_group_is_read_whatever_two_deaths_while_compacting_leave_behind() {
     }
     assert!(removed_in_part > 0, "some victim died between two removals");
 }
+
+fn durable(name: &str) -> GroupSpec<'_> {
+    GroupSpec { name, config: b"all", start: 0, lifetime: Lifetime::Durable }
+}
+
+/// Runs `held` up to its call number `calls` of the medium, then `meanwhile` wholly unless the one that is held keeps it
+/// from going on, then the rest. `None` when there are not so many calls.
+fn interleaved<T: Send + 'static>(
+    storage: &FaultyStorage,
+    calls: u64,
+    held: impl FnOnce() -> T + Send + 'static,
+    meanwhile: impl FnOnce() + Send + 'static,
+) -> Option<T> {
+    let gate = Gate::new();
+    storage.plan().clear();
+    storage.plan().add(Fault::hold(Call::Any, &gate).after(calls));
+    let held = std::thread::spawn(held);
+    while !gate.has_arrived() && !held.is_finished() {
+        std::thread::yield_now();
+    }
+    let was_held = gate.has_arrived();
+    let (done, finished) = channel();
+    let meanwhile = std::thread::spawn(move || {
+        meanwhile();
+        let _ = done.send(());
+    });
+    if was_held {
+        // It may have to wait for the other: then this is no order of events.
+        let _ = finished.recv_timeout(Duration::from_millis(100));
+    }
+    gate.open();
+    meanwhile.join().unwrap();
+    let result = held.join().unwrap();
+    was_held.then_some(result)
+}
+
+#[test]
+fn a_group_that_goes_or_comes_while_it_is_opened_is_there_or_not_and_never_damaged() {
+    let medium = MemStorage::new();
+    let (one, two) = (FaultyStorage::new(Arc::new(medium.process())), medium.process());
+    let (looks, changes) = (open(&one), open(&two));
+    for number in 0..5 {
+        append(&looks, number);
+    }
+    let options = GroupOptions::default();
+    for comes in [false, true] {
+        let mut calls = 0;
+        loop {
+            let (looker, changer) = (looks.clone(), changes.clone());
+            let name = format!("g{calls}-{comes}");
+            if !comes {
+                Group::declare(&changes, &durable(&name), &options, group_now()).unwrap();
+            }
+            let (held_name, other_name) = (name.clone(), name);
+            let held = move || {
+                let opened =
+                    Group::open(&looker, &held_name, &GroupOptions::default(), group_now());
+                opened.and_then(|group| group.config()).map(drop)
+            };
+            let meanwhile = move || {
+                let options = GroupOptions::default();
+                if comes {
+                    Group::declare(&changer, &durable(&other_name), &options, group_now()).unwrap();
+                }
+                Group::delete(&changer, &other_name, Default::default(), group_now()).unwrap();
+            };
+            let Some(looked) = interleaved(&one, calls, held, meanwhile) else { break };
+            if let Err(error) = looked {
+                assert_eq!(error.kind(), busline_log::ErrorKind::NotFound, "{calls}: {error}");
+            }
+            calls += 1;
+        }
+        assert!(calls > 0);
+    }
+}
+
+/// The other way round: whoever makes or removes it is stopped in the middle.
+#[test]
+fn a_group_that_is_half_made_or_half_gone_is_there_or_not_and_never_damaged() {
+    let medium = MemStorage::new();
+    let (one, two) = (FaultyStorage::new(Arc::new(medium.process())), medium.process());
+    let (changes, looks) = (open(&one), open(&two));
+    for number in 0..5 {
+        append(&looks, number);
+    }
+    for goes in [false, true] {
+        let mut calls = 0;
+        loop {
+            let (changer, looker) = (changes.clone(), looks.clone());
+            let name = format!("g{calls}-{goes}");
+            let options = GroupOptions::default();
+            if goes {
+                Group::declare(&changes, &durable(&name), &options, group_now()).unwrap();
+            }
+            let (held_name, other_name) = (name.clone(), name);
+            let held = move || {
+                let options = GroupOptions::default();
+                match goes {
+                    true => Group::delete(&changer, &held_name, Default::default(), group_now()),
+                    false => Group::declare(&changer, &durable(&held_name), &options, group_now())
+                        .map(drop),
+                }
+                .unwrap();
+            };
+            let meanwhile = move || {
+                let opened =
+                    Group::open(&looker, &other_name, &GroupOptions::default(), group_now());
+                if let Err(error) = opened.and_then(|group| group.config()) {
+                    assert_eq!(error.kind(), busline_log::ErrorKind::NotFound, "{error}");
+                }
+            };
+            if interleaved(&one, calls, held, meanwhile).is_none() {
+                break;
+            }
+            calls += 1;
+        }
+        assert!(calls > 0);
+    }
+}

@@ -44,6 +44,8 @@ struct Everything {
     groups: BTreeMap<Topic, Vec<Found>>,
     /// Queues that held messages some seconds ago.
     filled: HashSet<String>,
+    /// Queues that are logs of ours.
+    logs: HashSet<String>,
 }
 
 /// A group that was found, with its queue.
@@ -51,6 +53,7 @@ struct Found {
     group: GroupName,
     queue: Queue,
     patterns: Vec<String>,
+    keeps_rejected: Option<bool>,
 }
 
 impl AmqpAdmin {
@@ -74,6 +77,9 @@ impl AmqpAdmin {
         }
         topics.sort();
         let mut groups: BTreeMap<Topic, Vec<Found>> = BTreeMap::new();
+        // The default one needs no binding.
+        let leads_on: HashSet<String> =
+            bindings.iter().map(|binding| binding.source.clone()).chain([String::new()]).collect();
         for binding in bindings.into_iter().filter(|b| b.destination_type == "queue") {
             let Some(topic) = topics.iter().find(|topic| topic.as_str() == binding.source) else {
                 continue;
@@ -87,15 +93,30 @@ impl AmqpAdmin {
                 Some(found) => found.patterns.push(binding.routing_key),
                 None => of_topic.push(Found {
                     group,
+                    keeps_rejected: self.is_policed(queue, &queues).then(|| {
+                        queue.dead_letter_exchange().is_some_and(|name| leads_on.contains(name))
+                    }),
                     queue: queue.clone(),
                     patterns: vec![binding.routing_key],
                 }),
             }
         }
         groups.values_mut().for_each(|of_topic| of_topic.sort_by(|a, b| a.group.cmp(&b.group)));
+        let logs = queues
+            .iter()
+            .filter(|queue| self.core.dialect == Dialect::Busline && queue.is_stream());
+        let logs = logs.map(|queue| queue.name.clone()).collect();
         let filled = queues.into_iter().filter(|queue| queue.messages_ready > 0);
         let filled = filled.map(|queue| queue.name).collect();
-        Ok(Everything { topics, groups, filled })
+        Ok(Everything { topics, groups, filled, logs })
+    }
+
+    /// Whether policies decide what becomes of what is rejected there, as the convention of Python services has it:
+    /// it is of one of their kinds, and was not declared in our own dialect.
+    fn is_policed(&self, queue: &Queue, all: &[Queue]) -> bool {
+        let is_theirs = [".events", ".commands"].iter().any(|end| queue.name.ends_with(end));
+        let settings = format!("{}%group", queue.name);
+        is_theirs && all.iter().all(|other| other.name != settings)
     }
 
     /// All queues as groups of the exchange that each of them is bound to.
@@ -103,7 +124,7 @@ impl AmqpAdmin {
         let queues: Vec<Queue> = management::list(&self.core.config, "queues").await?;
         let found = |queue: Queue| {
             let group = GroupName::new(queue.name.clone()).ok()?;
-            Some(Found { group, queue, patterns: Vec::new() })
+            Some(Found { group, queue, patterns: Vec::new(), keeps_rejected: None })
         };
         Ok(BTreeMap::from([(default.clone(), queues.into_iter().filter_map(found).collect())]))
     }
@@ -125,6 +146,7 @@ impl AmqpAdmin {
         topic: &Topic,
         groups: &[Found],
         filled: &HashSet<String>,
+        logs: &HashSet<String>,
     ) -> Result<TopicInfo> {
         let mut info = TopicInfo::new(topic.clone());
         info.groups = groups.len() as u64;
@@ -134,8 +156,8 @@ impl AmqpAdmin {
         }
         // That figure comes late; no message takes less than a byte.
         info.bytes = info.bytes.max(info.messages);
-        let log = names::log(topic)?;
-        if declare::look(&self.core, &log).await?.is_some() {
+        let log = names::short(&format!("{topic}.log"));
+        if let Some(log) = log.ok().filter(|log| logs.contains(log.as_str())) {
             // That a log is empty takes a moment to see; most are known not to be.
             let is_filled = filled.contains(log.as_str()) || self.core.has_seen_log(&log);
             let extent = match is_filled {
@@ -158,6 +180,7 @@ impl AmqpAdmin {
         // That figure comes late. Where nobody is, nobody holds anything.
         info.in_flight = if info.members == 0 { 0 } else { found.queue.messages_unacknowledged };
         info.broadcast = names::is_broadcast(&found.queue.name);
+        info.keeps_rejected = found.keeps_rejected;
         let queue = names::short(&found.queue.name)?;
         if !info.broadcast {
             let settings = declare::settings_of(&self.core, &queue).await?;
@@ -264,7 +287,7 @@ impl AmqpAdmin {
         }
         self.core.forget_topic(topic);
         declare::check_topic(&self.core, topic).await?;
-        let mut groups = self.found().await?.groups;
+        let Everything { mut groups, logs, .. } = self.found().await?;
         let groups = groups.remove(topic).unwrap_or_default();
         for found in &groups {
             let (ready, members) = self.counts(&found.queue).await?;
@@ -285,7 +308,11 @@ impl AmqpAdmin {
         for found in &groups {
             self.delete_queue(&names::short(&found.queue.name)?, DeleteIf::default()).await?;
         }
-        self.delete_queue(&names::log(topic)?, DeleteIf::default()).await
+        let log = format!("{topic}.log");
+        if logs.contains(&log) {
+            self.delete_queue(&names::short(&log)?, DeleteIf::default()).await?;
+        }
+        Ok(())
     }
 }
 
@@ -299,12 +326,12 @@ fn group_name(dialect: Dialect, queue: &str, topic: &Topic) -> Option<GroupName>
 impl Admin for AmqpAdmin {
     fn topics(&self) -> BoxFuture<'_, Result<Vec<TopicInfo>>> {
         Box::pin(async move {
-            let Everything { topics, groups, filled } = self.found().await?;
-            let filled = &filled;
+            let Everything { topics, groups, filled, logs } = self.found().await?;
+            let (filled, logs) = (&filled, &logs);
             // An empty log takes a moment to be known as one: so look at several at once.
             let looking = topics.into_iter().map(|topic| {
                 let of_topic = groups.get(&topic).map(Vec::as_slice).unwrap_or_default();
-                async move { self.topic_info(&topic, of_topic, filled).await }
+                async move { self.topic_info(&topic, of_topic, filled, logs).await }
             });
             let looking: Vec<_> = looking.collect();
             futures_util::stream::iter(looking).buffered(AT_ONCE).try_collect().await
@@ -331,6 +358,31 @@ impl Admin for AmqpAdmin {
                 }
             }
             Ok(infos)
+        })
+    }
+
+    /// By AMQP alone, but for what its members hold.
+    fn group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a GroupName,
+    ) -> BoxFuture<'a, Result<GroupInfo>> {
+        Box::pin(async move {
+            let queue = declare::queue_of(&self.core, topic, group).await?;
+            let mut info = GroupInfo::new(topic.clone(), group.clone());
+            if let Some(found) = declare::count(&self.core, &queue).await? {
+                (info.lag, info.members) =
+                    (found.message_count().into(), found.consumer_count().into());
+            }
+            if info.members > 0
+                && let Ok(queues) = management::list::<Queue>(&self.core.config, "queues").await
+            {
+                let found = queues.into_iter().find(|found| found.name == queue.as_str());
+                info.in_flight = found.map_or(0, |found| found.messages_unacknowledged);
+            }
+            let settings = declare::settings_of(&self.core, &queue).await?;
+            info.attempts_max = settings.and_then(|settings| settings.attempts_max);
+            Ok(info)
         })
     }
 

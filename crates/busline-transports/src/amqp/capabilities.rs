@@ -6,12 +6,15 @@ use busline_core::{Capabilities, Capability, Durability, Lease, Limits, Support}
 use super::config::{AmqpConfig, QueueKind};
 use super::session::LOGS;
 
-const NO_LOG: &str = "declare the topic with replay, or connect with ?replay=true";
+pub(super) const NO_LOGS: &str = "the convention has no logs: read where our own dialect is spoken";
+pub(super) const NO_LOG: &str = "declare the topic with replay, or connect with ?replay=true";
 
 /// The most that a session promises by itself, for documents: topics and groups may ask for more.
 pub(super) fn upper(config: &AmqpConfig) -> Capabilities {
-    let all = of(config.queue, config.replay);
-    if config.dialect == Some(Dialect::Eventail) { shared(all) } else { all }
+    if config.dialect == Some(Dialect::Eventail) {
+        return shared(of(config.queue, false));
+    }
+    of(config.queue, config.replay)
 }
 
 /// What a session promises for this; `has_log` says whether its topic is known to have one.
@@ -22,16 +25,15 @@ pub(super) fn session(
     has_log: bool,
 ) -> Capabilities {
     let kind = config.queue_of(&spec.options).unwrap_or(config.queue);
-    let all = of(kind, config.replay || has_log);
-    let all = match spec.topic {
-        // Whether it will have a log is decided by how it is declared.
-        Some(_) => all.set(Capability::Replay, Support::Native),
-        None => all,
-    };
     if dialect != Dialect::Eventail {
-        return all;
+        let all = of(kind, config.replay || has_log);
+        return match spec.topic {
+            // Whether it will have a log is decided by how it is declared.
+            Some(_) => all.set(Capability::Replay, Support::Native),
+            None => all,
+        };
     }
-    let mut all = shared(all);
+    let mut all = shared(of(kind, false));
     if spec.topic.as_ref().is_none_or(|topic| topic.as_str() != LOGS) {
         return all;
     }
@@ -101,7 +103,10 @@ fn of(kind: QueueKind, has_log: bool) -> Capabilities {
 fn shared(mut all: Capabilities) -> Capabilities {
     use Capability as C;
     all.profile += ", eventail";
-    all.set(C::Attempt, Support::Refused("the convention has no counter: use our own dialect"))
+    // There it is a header.
+    all.limits.conversation_id_bytes_max = 64 << 10;
+    all.set(C::Replay, Support::Refused(NO_LOGS))
+        .set(C::Attempt, Support::Refused("the convention has no counter: use our own dialect"))
         .set(
             C::RetryLimit,
             Support::Refused("the convention has no counter: declare without a limit"),

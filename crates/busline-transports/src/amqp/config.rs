@@ -12,7 +12,24 @@ use crate::url::{BusUrl, duration};
 
 /// What [`AmqpConfig::from_url`] knows, for messages.
 const KNOWN: &str = "queue (classic, quorum), replay, heartbeat, connect_timeout, window, \
-                     password_file, password_env, ca, management, dialect";
+                     password_file, password_env, ca, management, dialect; \
+                     those of pika are taken too";
+
+/// Options of pika, the client of Python services, that have no meaning here, and what has it instead. Their URLs
+/// work as they are.
+const OF_PIKA: &[(&str, &str)] = &[
+    ("connection_attempts", "attempts go on until they succeed"),
+    ("retry_delay", "waits between attempts grow by themselves"),
+    ("blocked_connection_timeout", "a blocked connection is waited for"),
+    ("stack_timeout", "connect_timeout bounds all of a connection's opening"),
+    ("channel_max", "what the broker proposes is taken"),
+    ("frame_max", "what the broker proposes is taken"),
+    ("locale", "it is en_US"),
+    ("backpressure_detection", "the broker says when it is blocked"),
+    ("client_properties", "a client names itself"),
+    ("tcp_options", "the system's are taken"),
+    ("ssl_options", "certificates to trust are named by ca, and are always verified"),
+];
 
 /// What kind of queue a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,17 +190,35 @@ impl AmqpConfig {
         if let Some(replay) = url.take("replay", "true or false", is_bool)? {
             self.replay = replay;
         }
-        // Plain seconds too, as other clients write them.
+        // Plain seconds too, as other clients write them. The protocol has whole ones, and 0 leaves
+        // it to the broker.
         let heartbeat = |text: &str| match text.parse().ok().map(Duration::from_secs) {
-            None => positive(text),
+            None => positive(text).filter(|beat| beat.subsec_nanos() == 0),
             seconds => seconds,
         };
         let bounded = |text: &str| heartbeat(text).filter(|beat| beat.as_secs() <= 3600);
-        if let Some(heartbeat) = url.take("heartbeat", "a duration up to 1h as 60s", bounded)? {
+        let expected = "a duration in whole seconds up to 1h as 60s, or 0 for the broker's";
+        if let Some(heartbeat) = url.take("heartbeat", expected, bounded)? {
             self.heartbeat = heartbeat;
+        }
+        // That of pika: seconds, perhaps with a fraction.
+        let seconds = |text: &str| {
+            let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+            seconds.filter(|timeout| !timeout.is_zero())
+        };
+        if let Some(timeout) = url.take("socket_timeout", "a number of seconds as 10", seconds)? {
+            self.connect_timeout = timeout;
         }
         if let Some(timeout) = url.take("connect_timeout", "a duration as 10s", positive)? {
             self.connect_timeout = timeout;
+        }
+        for (name, instead) in OF_PIKA {
+            if url.take(name, "", |_| Some(()))?.is_some() {
+                tracing::warn!(
+                    option = name,
+                    "this option of the bus URL has no effect: {instead}"
+                );
+            }
         }
         let count = |text: &str| text.parse().ok().filter(|count| (1..=1 << 16).contains(count));
         if let Some(window) = url.take("window", "a number from 1 to 2^16", count)? {
@@ -268,12 +303,29 @@ mod tests {
             ("amqp://u:hush@host?password_env=P", "more than one password"),
             ("amqp://u:hush@host?queue=best", "classic or quorum"),
             ("amqp://u:hush@host?prefetch=1", "no option 'prefetch'"),
+            ("amqp://u:hush@host?heartbeat=500ms", "heartbeat='500ms' is not a duration in whole"),
+            ("amqp://u:hush@host?socket_timeout=soon", "socket_timeout='soon' is not a number"),
+            ("amqp://u:hush@host?socket_timeout=0", "socket_timeout='0' is not a number"),
         ] {
             let error = config(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Limit);
             let said = error.to_string();
             assert!(said.contains(words) && !said.contains("hush"), "{said}");
         }
+    }
+
+    #[test]
+    fn urls_of_python_services_work_as_they_are() {
+        let theirs = "amqp://h?connection_attempts=3&retry_delay=5&socket_timeout=2.5&heartbeat=30\
+                      &blocked_connection_timeout=300&channel_max=9&frame_max=131072&locale=en_US\
+                      &stack_timeout=15&backpressure_detection=t&tcp_options=%7B%7D\
+                      &client_properties=%7B%7D&ssl_options=%7B%7D";
+        let config = config(theirs).unwrap();
+        assert_eq!(config.connect_timeout, Duration::from_millis(2500));
+        assert_eq!(config.heartbeat, Duration::from_secs(30));
+        let both = self::config("amqp://h?socket_timeout=2&connect_timeout=7s").unwrap();
+        assert_eq!(both.connect_timeout, Duration::from_secs(7));
+        assert_eq!(self::config("amqp://h?heartbeat=0").unwrap().heartbeat, Duration::ZERO);
     }
 
     #[test]

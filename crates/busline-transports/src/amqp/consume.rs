@@ -9,7 +9,9 @@ use busline_core::{Error, ErrorKind, GroupName, Outcome, Result};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, ChannelFlowOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicNackOptions, ChannelFlowOptions, QueueDeleteOptions,
+};
 use lapin::{Channel, Consumer};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +27,9 @@ use super::session::Core;
 
 /// Taken in at once, before anything else is looked at.
 const TAKE_MAX: usize = 256;
+
+/// A part of what the broker sends ahead.
+const ACKS_SHARE: u16 = 4;
 
 /// What became of a copy: the original is acked once it is stored.
 struct Routed {
@@ -55,6 +60,8 @@ pub(super) struct Worker {
     timers: Futures<(u64, Held)>,
     /// Who asked, of those whose settles are not flushed yet.
     awaited: Vec<SettledSender>,
+    /// So many are told the broker while it has not answered yet, so that it has always something to send.
+    acks_max: usize,
     stopping: bool,
     stops: Vec<oneshot::Sender<()>>,
     finishes: Vec<oneshot::Sender<()>>,
@@ -67,6 +74,7 @@ impl Worker {
         channel: Channel,
         consumer: Consumer,
         jobs: mpsc::UnboundedReceiver<Job>,
+        prefetch: u16,
     ) {
         let worker = Self {
             core: Arc::clone(core),
@@ -80,6 +88,7 @@ impl Worker {
             flushes: FuturesUnordered::new(),
             timers: FuturesUnordered::new(),
             awaited: Vec::new(),
+            acks_max: usize::from(prefetch / ACKS_SHARE).max(1),
             stopping: false,
             stops: Vec::new(),
             finishes: Vec::new(),
@@ -113,8 +122,19 @@ impl Worker {
                 break;
             }
         }
+        let (core, about) = (&self.core, &self.consuming.about);
         if let Some(consumer) = self.consumer.take() {
             ConsumerChannel::new(self.channel, consumer).close().await;
+        }
+        if core.dialect == Dialect::Eventail && about.group.is_none() && core.ended.get().is_none()
+        {
+            // Nobody reads it any more, and it would fill as long as the connection lives.
+            let queue = about.queue.clone();
+            let delete = |channel: Channel| {
+                let queue = queue.clone();
+                async move { channel.queue_delete(queue, QueueDeleteOptions::default()).await }
+            };
+            drop(core.control(delete).await);
         }
     }
 
@@ -259,8 +279,13 @@ impl Worker {
         }
     }
 
-    /// Tells the broker what was settled since the last time.
+    /// Tells the broker what was settled since the last time: at once when it has answered what it was told before, else
+    /// together with what is settled until then, up to a part of what it may send ahead.
     fn tell(&mut self) {
+        let is_busy = !self.flushes.is_empty() || !self.writes.is_empty();
+        if is_busy && !self.stopping && self.tags.acked() < self.acks_max {
+            return;
+        }
         for Ack { tag, multiple } in self.tags.acks() {
             let channel = self.channel.clone();
             let options = BasicAckOptions { multiple };
@@ -272,6 +297,9 @@ impl Worker {
             self.flush(move || {
                 finishes.into_iter().for_each(|done| done.send(()).unwrap_or_default())
             });
+        }
+        if !self.flushes.is_empty() && !self.stopping {
+            return;
         }
         self.awaited.retain(SettledSender::is_awaited);
         if !self.awaited.is_empty() {
@@ -328,7 +356,9 @@ impl Worker {
             redelivered: delivery.redelivered,
         };
         let about = &self.consuming.about;
-        let before = mapping::delivered_before(&came);
+        let mut before = mapping::delivered_before(&came);
+        // The others that share the queue count nothing, and give back as they like.
+        before.exact &= self.core.dialect != Dialect::Eventail;
         let bytes = came.payload.len() as u64 + 256;
         let held = Held { came: Arc::new(came), before, bytes };
         let group = about.group.as_ref().map_or("", GroupName::as_str);

@@ -82,8 +82,14 @@ impl Consuming {
         if self.ended.get().is_some() {
             return None;
         }
-        let held = self.hands().take(tag);
-        self.bell.notify_one();
+        let mut hands = self.hands();
+        let held = hands.take(tag);
+        // What waited for room may be handed out now.
+        let is_waiting = !hands.ready.is_empty();
+        drop(hands);
+        if is_waiting {
+            self.bell.notify_one();
+        }
         held
     }
 

@@ -8,13 +8,14 @@ use busline_core::dead;
 use busline_core::transport::{
     Dialect, GroupSpec, OnDifference, TopicSpec, Topology, TopologyMode,
 };
-use busline_core::{Error, ErrorKind, GroupName, Patterns, Position, Result, Topic};
+use busline_core::{Capability, Error, ErrorKind, GroupName, Patterns, Position, Result, Topic};
 use lapin::options::{
     ChannelFlowOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind, Queue};
 
+use super::capabilities::NO_LOGS;
 use super::config::QueueKind;
 use super::names;
 use super::session::Core;
@@ -152,8 +153,11 @@ pub(super) fn uncounted(queue: &ShortString) -> Error {
     Error::new(ErrorKind::Elapsed, why).context("queue", queue).hint("try again later")
 }
 
-/// Whether a topic has a log.
+/// Whether a topic has a log. Only our own dialect has logs: elsewhere a queue of that name is somebody's.
 pub(super) async fn has_log(core: &Core, topic: &Topic) -> Result<bool> {
+    if core.dialect != Dialect::Busline {
+        return Ok(false);
+    }
     if let Some(known) = core.known_log(topic) {
         return Ok(known);
     }
@@ -224,11 +228,13 @@ fn check(core: &Core, spec: &GroupSpec) -> Result<()> {
         let refused = Error::refused("group start", "amqp", way_out);
         return Err(refused.context("start", &spec.start).context("group", &spec.group));
     }
+    let queue = names::queue(core.dialect, &spec.topic, &spec.group)?;
     if core.dialect == Dialect::Busline {
         // Its dead letters need a name too; better now than at the first rejection.
         dead::dead_topic(&spec.group, &spec.topic)?;
+        names::settings(&queue)?;
     }
-    names::settings(&names::queue(core.dialect, &spec.topic, &spec.group)?).map(drop)
+    Ok(())
 }
 
 async fn topic(core: &Core, spec: &TopicSpec, mode: TopologyMode) -> Result<()> {
@@ -239,7 +245,13 @@ async fn topic(core: &Core, spec: &TopicSpec, mode: TopologyMode) -> Result<()> 
     if names::is_default(&spec.topic) {
         return Ok(());
     }
-    let with_log = spec.replay || core.config.replay;
+    let own = core.dialect == Dialect::Busline;
+    if spec.replay && !own {
+        let refused = Error::refused(Capability::Replay.as_str(), "amqp, eventail", NO_LOGS);
+        return Err(refused.context("topic", &spec.topic));
+    }
+    // That of the URL is for sessions in our own dialect.
+    let with_log = own && (spec.replay || core.config.replay);
     if spec.retention.is_some_and(|keep| keep.ignore_groups) {
         let way_out = "let consumers keep up, or set a policy on their queues";
         return Err(Error::refused("retention that ignores groups", "amqp", way_out));
@@ -292,6 +304,14 @@ async fn group(core: &Core, spec: &GroupSpec, mode: TopologyMode) -> Result<()> 
     let kind = core.config.queue_of(&spec.options)?;
     let queue = names::queue(core.dialect, &spec.topic, &spec.group)?;
     let wanted = Settings::of(spec, kind);
+    if core.dialect == Dialect::Eventail
+        && mode != TopologyMode::Verify
+        && !names::is_default(&spec.topic)
+    {
+        // Nothing is kept about it: the same declaration finds it, or makes it.
+        group_queue(core, spec, kind, &queue).await?;
+        return bind(core, &queue, &spec.topic, &spec.patterns).await;
+    }
     let exists = look(core, &queue).await?.is_some();
     if names::is_default(&spec.topic) {
         // Somebody else's: there is nothing to declare.

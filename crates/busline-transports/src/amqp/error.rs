@@ -30,8 +30,10 @@ pub(super) fn connect_error(said: lapin::Error) -> Error {
             refused.hint("use the name in the certificate, and trust who signed it: ?ca=file.pem")
         }
         ErrorKind::Unauthorized => refused.hint("check user, password and what the user may do"),
-        // The virtual host is the only thing that is named while connecting.
-        ErrorKind::NotFound => refused.hint("create the virtual host, or name another"),
+        // The virtual host is the only thing that is named while connecting. It is a part of where the bus is.
+        ErrorKind::NotFound => Error::new(ErrorKind::Unauthorized, refused.message().to_owned())
+            .source(refused)
+            .hint("create the virtual host, or name another"),
         _ => refused,
     }
 }

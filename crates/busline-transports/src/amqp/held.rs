@@ -97,6 +97,11 @@ impl Tags {
         self.turn(tag, State::Open, State::Gone);
     }
 
+    /// How many were acked that the broker has not heard of.
+    pub(super) fn acked(&self) -> usize {
+        self.acked.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.states.iter().all(|state| *state == State::Gone)
     }

@@ -44,6 +44,21 @@ pub(super) struct Queue {
     pub(super) consumers: u64,
     #[serde(default)]
     pub(super) message_bytes: u64,
+    /// What policies say about it.
+    #[serde(default)]
+    effective_policy_definition: serde_json::Value,
+}
+
+impl Queue {
+    /// Where what is rejected goes.
+    pub(super) fn dead_letter_exchange(&self) -> Option<&str> {
+        let argument = self.arguments.get("x-dead-letter-exchange");
+        argument.or_else(|| self.effective_policy_definition.get("dead-letter-exchange"))?.as_str()
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.arguments.get("x-queue-type").is_some_and(|kind| kind == "stream")
+    }
 }
 
 /// A binding of a queue to an exchange.
@@ -87,19 +102,20 @@ async fn get(config: &AmqpConfig, path: &str) -> Result<Bytes> {
         }
     };
     let got = tokio::time::timeout(config.connect_timeout, getting).await;
-    let late = |_| Error::new(ErrorKind::Elapsed, "the management API does not answer");
+    let late = |_| unusable("the management API does not answer in time");
     got.map_err(late).and_then(|got| got).map_err(|error| error.context("management", address))
 }
 
+/// Not [`ErrorKind::Disconnected`]: the session lives, and another would not help.
+fn unusable(what: &str) -> Error {
+    Error::new(ErrorKind::Unauthorized, what)
+        .hint("enable rabbitmq_management, or say where it is: ?management=http://host:15672")
+}
+
 async fn get_from(config: &AmqpConfig, address: &str, path: &str) -> Result<Bytes> {
-    let absent = |cause: std::io::Error| {
-        Error::new(ErrorKind::Refused, "the management API cannot be reached")
-            .source(cause)
-            .hint("enable rabbitmq_management, or say where it is: ?management=http://host:15672")
-    };
-    let failed = |cause: hyper::Error| {
-        Error::new(ErrorKind::Disconnected, "the management API does not answer").source(cause)
-    };
+    let absent =
+        |cause: std::io::Error| unusable("the management API cannot be reached").source(cause);
+    let failed = |cause: hyper::Error| unusable("the management API does not answer").source(cause);
     let socket = TcpStream::connect(address).await.map_err(absent)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(failed)?;

@@ -10,15 +10,17 @@ use std::time::Duration;
 use busline_core::dead::{BrokerLetter, HEADER_ONLY_GROUP};
 use busline_core::message::RareProperties;
 use busline_core::transport::Dialect;
-use busline_core::{Error, ErrorKind, HeaderValue, Key, Message, Properties, Timestamp, Topic};
+use busline_core::{
+    Error, ErrorKind, HeaderValue, Key, Message, Native, Properties, Timestamp, Topic,
+};
 use bytes::Bytes;
 use bytestring::ByteString;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-use crate::exact;
-
+use super::back::Without;
 use super::header::{integer, native, plain};
+use crate::exact;
 
 const CONVERSATION: &str = "busline-conversation-id";
 const CAUSATION: &str = "busline-causation-id";
@@ -42,7 +44,7 @@ const HEADERS_FRAME_BYTES_MAX: usize = 100 << 10;
 /// In the dialect of the Python services: the conversation.
 const CONVERSATION_ID: &str = "conversation_id";
 /// And the user whom the broker has checked, as they call that property among the headers.
-const USER_ID: &str = "user_id";
+pub(super) const USER_ID: &str = "user_id";
 
 const RESERVED: &[&str] = &[
     CONVERSATION,
@@ -106,7 +108,7 @@ pub(super) fn encode_letter(dialect: Dialect, message: &Message) -> busline_core
     }
 }
 
-fn wire(message: &Message, properties: BasicProperties) -> busline_core::Result<Wire> {
+pub(super) fn wire(message: &Message, properties: BasicProperties) -> busline_core::Result<Wire> {
     Ok(Wire {
         exchange: super::names::exchange(&message.topic)?,
         key: super::names::short(message.key.as_str())?,
@@ -152,7 +154,7 @@ pub(super) fn copy(came: &Came, queue: &ShortString, attempts: Before) -> Wire {
     let mut properties = came.properties.clone();
     if let Some(ms) = properties.expiration() {
         headers.insert(EXPIRATION.into(), AMQPValue::LongString(ms.as_str().into()));
-        properties = without_expiration(&properties);
+        properties = Without { expiration: true, ..Without::default() }.of(&properties);
     }
     Wire {
         exchange: ShortString::default(),
@@ -179,6 +181,9 @@ pub(super) fn decode(dialect: Dialect, topic: &Topic, came: &Came) -> Message {
     message.properties = standard(&came.properties);
     if !own {
         read_eventail(&mut message, &came.properties);
+        if BrokerLetter::of(&message).is_some() {
+            message.properties.native = Some(Native::new(came.properties.clone()));
+        }
         return message;
     }
     message.ordering_key = string(ORDERING_KEY);
@@ -316,11 +321,14 @@ fn check_size(headers: &FieldTable) -> busline_core::Result<()> {
 /// The Python services': no id, empty texts where there is nothing, logs without any property.
 fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
     let from = &message.properties;
+    // A letter is put back as it was.
+    let is_letter = BrokerLetter::of(message).is_some();
+    if !is_letter && is_of_endpoint(message) {
+        return endpoint(message);
+    }
     if message.topic.as_str() == super::session::LOGS {
         return Ok(BasicProperties::default());
     }
-    // A letter is put back as it was.
-    let is_letter = BrokerLetter::of(message).is_some();
     let mut headers = FieldTable::default();
     for (name, value) in message.headers.iter().filter(|(name, _)| !is_letter || **name != *USER_ID)
     {
@@ -338,19 +346,44 @@ fn eventail(message: &Message) -> busline_core::Result<BasicProperties> {
         let seconds = from.timestamp.and_then(whole_seconds);
         return Ok(seconds.into_iter().fold(properties, BasicProperties::with_timestamp));
     }
-    Ok(BasicProperties::default()
+    let properties = BasicProperties::default()
         .with_headers(headers)
         .with_delivery_mode(2)
         .with_content_type(super::names::short(
             from.content_type.as_deref().unwrap_or("application/cbor"),
         )?)
-        .with_correlation_id(text(&from.correlation_id)?)
-        .with_reply_to(text(&from.reply_to)?))
+        .with_reply_to(text(&from.reply_to)?);
+    // The answer to a command without the id has none, not an empty one.
+    let is_result = message.topic.as_str() == super::session::COMMANDS && from.reply_to.is_none();
+    if is_result && from.correlation_id.is_none() {
+        return Ok(properties);
+    }
+    Ok(properties.with_correlation_id(text(&from.correlation_id)?))
+}
+
+/// Whether it is as programs without async send it: these say how the payload is encoded, services never do.
+pub(super) fn is_of_endpoint(message: &Message) -> bool {
+    message.properties.content_encoding.is_some()
+}
+
+/// Theirs: what there is, headers always, and only events outlive a restart of the broker.
+fn endpoint(message: &Message) -> busline_core::Result<BasicProperties> {
+    let mut headers = FieldTable::default();
+    for (name, value) in message.headers.iter() {
+        headers.insert(super::names::short(name)?, native(value)?);
+    }
+    if let Some(id) = &message.properties.conversation_id {
+        headers.insert(CONVERSATION_ID.into(), super::names::text(id));
+    }
+    check_size(&headers)?;
+    let is_transient = ["configurations", super::session::LOGS].contains(&message.topic.as_str());
+    let mode = if is_transient { 1 } else { 2 };
+    Ok(common(&message.properties)?.with_headers(headers).with_delivery_mode(mode))
 }
 
 /// What any of those programs sent. That there is no conversation and that it is empty are two things,
 /// and an id that is no text stays a header.
-fn read_eventail(message: &mut Message, came: &BasicProperties) {
+pub(super) fn read_eventail(message: &mut Message, came: &BasicProperties) {
     let empty = FieldTable::default();
     let table = came.headers().as_ref().unwrap_or(&empty).inner();
     let conversation = table.get(CONVERSATION_ID).and_then(|id| match id {
@@ -369,7 +402,7 @@ fn read_eventail(message: &mut Message, came: &BasicProperties) {
 }
 
 /// Sets a property.
-type With = fn(BasicProperties, ShortString) -> BasicProperties;
+pub(super) type With = fn(BasicProperties, ShortString) -> BasicProperties;
 
 /// What AMQP has a place for.
 fn common(from: &Properties) -> busline_core::Result<BasicProperties> {
@@ -399,7 +432,7 @@ fn common(from: &Properties) -> busline_core::Result<BasicProperties> {
     })
 }
 
-fn standard(came: &BasicProperties) -> Properties {
+pub(super) fn standard(came: &BasicProperties) -> Properties {
     // An empty text is how some conventions write that there is none.
     let text = |value: &Option<ShortString>| {
         value
@@ -420,6 +453,7 @@ fn standard(came: &BasicProperties) -> Properties {
         timestamp: seconds.map(|s| Timestamp::from_unix_us(s.saturating_mul(1_000_000))),
         expiration: expiration.map(Duration::from_millis),
         priority: *came.priority(),
+        native: None,
     };
     let mut properties = Properties::default();
     properties.message_id = text(came.message_id());
@@ -428,33 +462,6 @@ fn standard(came: &BasicProperties) -> Properties {
         *properties = rare;
     }
     properties
-}
-
-fn without_expiration(of: &BasicProperties) -> BasicProperties {
-    let mut properties = BasicProperties::default();
-    let texts: [(&Option<ShortString>, With); 9] = [
-        (of.message_id(), BasicProperties::with_message_id),
-        (of.correlation_id(), BasicProperties::with_correlation_id),
-        (of.reply_to(), BasicProperties::with_reply_to),
-        (of.content_type(), BasicProperties::with_content_type),
-        (of.content_encoding(), BasicProperties::with_content_encoding),
-        (of.kind(), BasicProperties::with_type),
-        (of.app_id(), BasicProperties::with_app_id),
-        (of.user_id(), BasicProperties::with_user_id),
-        (of.cluster_id(), BasicProperties::with_cluster_id),
-    ];
-    for (value, with) in texts {
-        if let Some(value) = value {
-            properties = with(properties, value.clone());
-        }
-    }
-    if let Some(timestamp) = of.timestamp() {
-        properties = properties.with_timestamp(*timestamp);
-    }
-    match of.priority() {
-        Some(priority) => properties.with_priority(*priority),
-        None => properties,
-    }
 }
 
 /// Names that the broker writes, or reads as orders to send copies elsewhere.

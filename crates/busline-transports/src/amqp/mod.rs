@@ -20,10 +20,19 @@
 //! broadcasts on queues that the broker names, no queue arguments, bindings that stay. What is rejected
 //! goes where a policy says; a retry is given back at once, or held in the process until it is due.
 //!
+//! Options of pika, the client of those services, are taken in URLs: `heartbeat` and `socket_timeout` (the
+//! same as `connect_timeout`, in seconds) mean what they mean there, the others have no effect and are warned of.
+//!
+//! By AMQP alone one uses a queue that one names; lists of topics and groups come from the management API.
+//!
+//! The client below logs each look at what is not there as an error, and messages that come back with their
+//! payload: programs do well to leave its target, `lapin`, out of their logs, since what matters is said above it.
+//!
 //! Not supported: moving a group, looking at messages unnoticed, deduplication, and transactions. What a
 //! dead member held counts as delivered also where it had not seen it: the broker fetches ahead.
 
 mod admin;
+mod back;
 mod capabilities;
 mod channel;
 mod config;

@@ -1,11 +1,12 @@
-//! Publishing with confirms: one task a session, in the order of acceptance, many on the way at once.
+//! Publishing with confirms: in the order of acceptance, many on the way at once.
 //!
 //! A returned message comes attached to whichever confirm is looked at next, not to its own. So returns
 //! are kept in a ledger, and a mandatory message is decided when every confirm up to its own is in: by
 //! then its return, if there is one, has been seen.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use busline_core::receipt::ReceiptSender;
 use busline_core::{Error, ErrorKind, PendingReceipt, PublishError, Published, Receipt, Result};
@@ -14,6 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -21,32 +23,37 @@ use super::connection::{Connection, Ended, disconnected, gone};
 use super::error::error;
 use super::mapping::Wire;
 
-/// The sending half of the task.
+/// Publishes on a channel of its own. Who publishes hands the frames over himself; the task only takes in confirms.
 #[derive(Debug)]
 pub(super) struct Publisher {
     jobs: mpsc::UnboundedSender<Job>,
+    channel: Channel,
+    ledger: Arc<Mutex<Ledger>>,
     window: Arc<Semaphore>,
     window_size: usize,
-    /// Dropped by the task alone, it would be closed while its connection says goodbye, which then has no answer.
-    _channel: Channel,
 }
 
-#[derive(Debug)]
 enum Job {
-    Send(Vec<Sending>),
+    Confirm(Confirming),
     Drain(oneshot::Sender<()>),
 }
 
-#[derive(Debug)]
-struct Sending {
-    wire: Wire,
-    mandatory: bool,
-    receipt: ReceiptSender,
-    permits: usize,
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Confirm(_) => "Confirm",
+            Self::Drain(_) => "Drain",
+        })
+    }
 }
 
+type Confirmed = (u64, lapin::Result<Confirmation>);
+
+/// A message on its way, until it is confirmed.
+type Confirming = BoxFuture<'static, Confirmed>;
+
 impl Publisher {
-    /// Starts the task on a channel of its own.
+    /// Starts on a channel of its own.
     pub(super) async fn start(
         connection: &Connection,
         ended: Ended,
@@ -57,7 +64,7 @@ impl Publisher {
         Ok(Self::on(channel, ended, window_size))
     }
 
-    /// Starts the task on a channel of its own that asks for no confirms: a receipt says that the
+    /// Starts on a channel of its own that asks for no confirms: a receipt says that the
     /// message was written to the socket.
     pub(super) async fn start_unconfirmed(
         connection: &Connection,
@@ -70,18 +77,10 @@ impl Publisher {
     fn on(channel: Channel, ended: Ended, window_size: usize) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
         let window = Arc::new(Semaphore::new(window_size));
-        let worker = Worker {
-            channel: channel.clone(),
-            ended,
-            window: Arc::clone(&window),
-            confirms: FuturesUnordered::new(),
-            waiting: BTreeMap::new(),
-            next: 0,
-            returned: VecDeque::new(),
-            mandatory: 0,
-        };
-        tokio::spawn(worker.run(queue));
-        Self { jobs, window, window_size, _channel: channel }
+        let ledger = Arc::new(Mutex::new(Ledger::new(Arc::clone(&window), ended.clone())));
+        let confirms = FuturesUnordered::new();
+        tokio::spawn(Worker { ledger: Arc::clone(&ledger), queue, confirms }.run(ended));
+        Self { jobs, channel, ledger, window, window_size }
     }
 
     /// Accepts a batch when there is room. Cancelled before, nothing is sent.
@@ -94,17 +93,27 @@ impl Publisher {
         let room = batch.len().min(self.window_size);
         let permits = u32::try_from(room).unwrap_or(u32::MAX);
         let entry = self.window.acquire_many(permits).await.map_err(|_| gone())?;
+        // Numbers are given in the order of publishing: nobody else comes in between.
+        let mut ledger = lock(&self.ledger);
+        if ledger.is_over {
+            return Err(gone());
+        }
         entry.forget();
-        let (sending, receipts): (Vec<_>, Vec<_>) = batch
-            .into_iter()
-            .enumerate()
-            .map(|(index, wire)| {
-                let (receipt, pending) = PendingReceipt::channel();
-                let permits = usize::from(index < room);
-                (Sending { wire, mandatory, receipt, permits }, pending)
-            })
-            .unzip();
-        self.jobs.send(Job::Send(sending)).map_err(|_| gone())?;
+        let mut receipts = Vec::with_capacity(batch.len());
+        for (index, wire) in batch.into_iter().enumerate() {
+            let (receipt, pending) = PendingReceipt::channel();
+            receipts.push(pending);
+            let permits = usize::from(index < room);
+            let number = ledger.enter(&wire, mandatory, receipt, permits);
+            let mut publishing = publish(self.channel.clone(), number, wire, mandatory);
+            // The first step hands the frames over; what became of them, the task enters, however soon it is known.
+            let confirming = match (&mut publishing).now_or_never() {
+                Some(confirmed) => std::future::ready(confirmed).boxed(),
+                None => publishing,
+            };
+            // The task ends after it has said in the ledger that it is over.
+            drop(self.jobs.send(Job::Confirm(confirming)));
+        }
         Ok(receipts)
     }
 
@@ -117,8 +126,88 @@ impl Publisher {
     }
 }
 
+fn publish(channel: Channel, number: u64, wire: Wire, mandatory: bool) -> Confirming {
+    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
+    async move {
+        let Wire { exchange, key, properties, payload } = wire;
+        let publish = channel.basic_publish(exchange, key, options, &payload, properties);
+        let confirm = match publish.await {
+            Ok(confirm) => confirm.await,
+            Err(error) => Err(error),
+        };
+        (number, confirm)
+    }
+    .boxed()
+}
+
+/// The task: it waits for confirms, and enters them.
+struct Worker {
+    ledger: Arc<Mutex<Ledger>>,
+    queue: mpsc::UnboundedReceiver<Job>,
+    confirms: FuturesUnordered<Confirming>,
+}
+
+impl Worker {
+    async fn run(mut self, ended: Ended) {
+        let mut drains: Vec<oneshot::Sender<()>> = Vec::new();
+        let mut end = Box::pin(ended.wait());
+        let mut is_open = true;
+        // Nobody may send any more: what is on the way still gets its receipts.
+        while is_open || !self.confirms.is_empty() {
+            if !drains.is_empty() && lock(&self.ledger).waiting.is_empty() {
+                drains.drain(..).for_each(|done| done.send(()).unwrap_or_default());
+            }
+            tokio::select! {
+                biased;
+                why = &mut end => return lock(&self.ledger).fail(&why),
+                Some(confirmed) = self.confirms.next() => drains.extend(self.confirmed(confirmed)),
+                job = self.queue.recv(), if is_open => match job {
+                    Some(Job::Confirm(confirming)) => self.confirms.push(confirming),
+                    Some(Job::Drain(done)) => drains.push(done),
+                    None => is_open = false,
+                },
+            }
+        }
+    }
+
+    /// Enters it, and all that came together with it: the return of one may hang at another that was
+    /// published later. Who publishes has the ledger until that is in the queue, so nothing is missed.
+    fn confirmed(&mut self, confirmed: Confirmed) -> Vec<oneshot::Sender<()>> {
+        let mut drains = Vec::new();
+        let mut ledger = lock(&self.ledger);
+        ledger.take_in(confirmed);
+        while let Ok(job) = self.queue.try_recv() {
+            match job {
+                Job::Confirm(confirming) => self.confirms.push(confirming),
+                Job::Drain(done) => drains.push(done),
+            }
+        }
+        while let Some(Some(confirmed)) = self.confirms.next().now_or_never() {
+            ledger.take_in(confirmed);
+        }
+        ledger.decide();
+        drains
+    }
+}
+
+/// What is on its way, and what came back.
+#[derive(Debug)]
+struct Ledger {
+    /// In the order of publishing.
+    waiting: BTreeMap<u64, Waiting>,
+    next: u64,
+    returned: VecDeque<BasicReturnMessage>,
+    /// How many mandatory messages wait.
+    mandatory: usize,
+    window: Arc<Semaphore>,
+    ended: Ended,
+    /// The session has ended: nothing is entered any more.
+    is_over: bool,
+}
+
+#[derive(Debug)]
 struct Waiting {
-    exchange: String,
+    exchange: ShortString,
     receipt: ReceiptSender,
     permits: usize,
     /// What a mandatory message is known by when it comes back.
@@ -127,100 +216,44 @@ struct Waiting {
     confirmed: Option<bool>,
 }
 
-type Confirmed = (u64, lapin::Result<Confirmation>);
-
-struct Worker {
-    channel: Channel,
-    ended: Ended,
-    window: Arc<Semaphore>,
-    confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
-    /// In the order of publishing.
-    waiting: BTreeMap<u64, Waiting>,
-    next: u64,
-    returned: VecDeque<BasicReturnMessage>,
-    /// How many mandatory messages wait.
-    mandatory: usize,
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Worker {
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>) {
-        let mut drains: Vec<oneshot::Sender<()>> = Vec::new();
-        let ended = self.ended.clone();
-        let mut end = Box::pin(ended.wait());
-        loop {
-            if self.waiting.is_empty() {
-                drains.drain(..).for_each(|done| done.send(()).unwrap_or_default());
-            }
-            tokio::select! {
-                biased;
-                why = &mut end => break self.fail(&why),
-                Some(confirmed) = self.confirms.next() => self.confirmed(confirmed),
-                job = queue.recv() => match job {
-                    Some(Job::Send(batch)) => batch.into_iter().for_each(|one| self.publish(one)),
-                    Some(Job::Drain(done)) => drains.push(done),
-                    None if self.waiting.is_empty() => return,
-                    None => self.finish().await,
-                },
-            }
-        }
-        // Who waits for room waits for nothing.
-        self.window.close();
-    }
-
-    /// Nobody sends any more: what is on the way still gets its receipts.
-    async fn finish(&mut self) {
-        while !self.waiting.is_empty() {
-            let ended = self.ended.clone();
-            tokio::select! {
-                biased;
-                why = ended.wait() => self.fail(&why),
-                Some(confirmed) = self.confirms.next() => self.confirmed(confirmed),
-            }
+impl Ledger {
+    fn new(window: Arc<Semaphore>, ended: Ended) -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            next: 0,
+            returned: VecDeque::new(),
+            mandatory: 0,
+            window,
+            ended,
+            is_over: false,
         }
     }
 
-    fn publish(&mut self, sending: Sending) {
-        let Sending { wire, mandatory, receipt, permits } = sending;
+    fn enter(
+        &mut self,
+        wire: &Wire,
+        mandatory: bool,
+        receipt: ReceiptSender,
+        permits: usize,
+    ) -> u64 {
         let number = self.next;
         self.next += 1;
-        let waiting = Waiting {
-            exchange: wire.exchange.to_string(),
-            receipt,
-            permits,
-            mandatory: mandatory.then(|| wire.clone()),
-            confirmed: None,
-        };
-        self.mandatory += usize::from(mandatory);
+        let exchange = wire.exchange.clone();
+        let mandatory = mandatory.then(|| wire.clone());
+        self.mandatory += usize::from(mandatory.is_some());
+        let waiting = Waiting { exchange, receipt, permits, mandatory, confirmed: None };
         self.waiting.insert(number, waiting);
-        let channel = self.channel.clone();
-        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-        let mut publishing = async move {
-            let Wire { exchange, key, properties, payload } = wire;
-            let publish = channel.basic_publish(exchange, key, options, &payload, properties);
-            let confirm = match publish.await {
-                Ok(confirm) => confirm.await,
-                Err(error) => Err(error),
-            };
-            (number, confirm)
-        }
-        .boxed();
-        // The first step hands the frames over: in order, so here.
-        match (&mut publishing).now_or_never() {
-            Some(confirmed) => self.confirmed(confirmed),
-            None => self.confirms.push(publishing),
-        }
+        number
     }
 
-    fn confirmed(&mut self, confirmed: Confirmed) {
-        self.take_in(confirmed);
-        if self.mandatory == 0 {
-            return;
-        }
-        // What came together is looked at together: the return of one may hang at another.
-        while let Some(Some(confirmed)) = self.confirms.next().now_or_never() {
-            self.take_in(confirmed);
-        }
-        while let Some(entry) = self.waiting.first_entry() {
+    /// A mandatory message is decided when all before it are.
+    fn decide(&mut self) {
+        while self.mandatory > 0 {
+            let Some(entry) = self.waiting.first_entry() else { break };
             let Some(stored) = entry.get().confirmed else { break };
             let mut waiting = entry.remove();
             self.mandatory -= 1;
@@ -263,7 +296,7 @@ impl Worker {
         let why = error(said.clone());
         if soft {
             let missing = |waiting: &Waiting| {
-                why.to_string().contains(&format!("exchange '{}'", waiting.exchange))
+                why.to_string().contains(&format!("exchange '{}'", waiting.exchange.as_str()))
             };
             let culprits: Vec<_> = self
                 .waiting
@@ -288,10 +321,13 @@ impl Worker {
 
     /// Nobody can say any more what became of these.
     fn fail(&mut self, why: &Error) {
+        self.is_over = true;
         for waiting in std::mem::take(&mut self.waiting).into_values() {
             self.answer(waiting, Err(PublishError::Unknown(why.clone())));
         }
         self.mandatory = 0;
+        // Who waits for room waits for nothing.
+        self.window.close();
     }
 
     fn answer(&self, waiting: Waiting, published: Published) {

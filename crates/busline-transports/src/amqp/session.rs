@@ -22,6 +22,7 @@ use lapin::{Channel, ErrorKind as Said};
 use tokio::sync::watch;
 
 use super::admin::AmqpAdmin;
+use super::back;
 use super::capabilities;
 use super::config::AmqpConfig;
 use super::connection::{Blocked, Connection, Ended};
@@ -36,7 +37,7 @@ use super::publish::Publisher;
 const REPLIES: &str = "busline.replies";
 
 /// In the dialect of the Python services: the topic of commands and of their results.
-const COMMANDS: &str = "commands";
+pub(super) const COMMANDS: &str = "commands";
 
 /// And the topic of logs, which are neither kept nor confirmed.
 pub(super) const LOGS: &str = "logs";
@@ -140,11 +141,13 @@ impl AmqpSession {
         let mut last: Option<&Topic> = None;
         let mut stamp = None;
         for message in &batch.messages {
-            promised.limits.check(message)?;
+            let put_back = back::put_back(core.dialect, &core.config.user, message);
+            if put_back.is_none() {
+                promised.limits.check(message)?;
+            }
             if last != Some(&message.topic) {
                 declare::check_topic(core, &message.topic).await?;
-                let logged = core.dialect == Dialect::Busline || batch.mandatory;
-                let has_log = logged && declare::has_log(core, &message.topic).await?;
+                let has_log = declare::has_log(core, &message.topic).await?;
                 if batch.mandatory {
                     let spec = core.spec_of(&message.topic);
                     core.capabilities(&spec).require(Capability::Unroutable)?;
@@ -155,7 +158,10 @@ impl AmqpSession {
                 }
                 last = Some(&message.topic);
             }
-            let mut wire = mapping::encode(core.dialect, message)?;
+            let mut wire = match put_back {
+                Some(wire) => wire,
+                None => mapping::encode(core.dialect, message)?,
+            };
             if let Some(now) = stamp {
                 mapping::stamp(&mut wire, now);
             }
@@ -165,7 +171,10 @@ impl AmqpSession {
             return Ok(Vec::new());
         }
         let only_logs = core.dialect == Dialect::Eventail
-            && batch.messages.iter().all(|message| message.topic.as_str() == LOGS);
+            && batch
+                .messages
+                .iter()
+                .all(|message| message.topic.as_str() == LOGS && !mapping::is_of_endpoint(message));
         if core.publishing.get().is_none() || only_logs && core.logs.get().is_none() {
             let core = Arc::clone(core);
             let opening = async move {

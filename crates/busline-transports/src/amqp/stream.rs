@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use busline_core::transport::{Read, Reader};
+use busline_core::transport::{Dialect, Read, Reader};
 use busline_core::{
     Capability, Error, ErrorKind, Offset, Patterns, Position, Record, Result, Timestamp, Topic,
 };
@@ -15,6 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ChannelFlowOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+use super::capabilities::{NO_LOG, NO_LOGS};
 use super::channel::ConsumerChannel;
 use super::declare;
 use super::error::error;
@@ -71,7 +72,7 @@ pub(super) async fn open(core: &Arc<Core>, read: Read) -> Result<AmqpReader> {
     core.ended.check()?;
     declare::check_topic(core, &read.topic).await?;
     if !declare::has_log(core, &read.topic).await? {
-        let way_out = "declare the topic with replay, or connect with ?replay=true";
+        let way_out = if core.dialect == Dialect::Busline { NO_LOG } else { NO_LOGS };
         let refused = Error::refused(Capability::Replay.as_str(), "amqp", way_out);
         return Err(refused.context("topic", &read.topic));
     }

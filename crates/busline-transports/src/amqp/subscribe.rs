@@ -64,7 +64,7 @@ pub(super) async fn open(core: &Arc<Core>, spec: Subscribe) -> Result<AmqpSubscr
     );
     let consumer = opened(consume.await).map_err(|error| core.why(error))?;
     let (consuming, jobs) = Consuming::new(about);
-    Worker::start(core, &consuming, channel, consumer, jobs);
+    Worker::start(core, &consuming, channel, consumer, jobs, prefetch);
     core.remember(&consuming);
     Ok(AmqpSubscription {
         dialect: core.dialect,
@@ -84,7 +84,8 @@ async fn broadcast(core: &Core, topic: &Topic, patterns: &Patterns) -> Result<Ab
         false => String::new(),
     };
     let name = names::short(&name)?;
-    let exclusive = QueueDeclareOptions::exclusive().auto_delete();
+    // It goes with its connection. Theirs is declared with nothing else, so it is deleted when it is left.
+    let exclusive = QueueDeclareOptions { auto_delete: own, ..QueueDeclareOptions::exclusive() };
     let declared = core.control(|channel: lapin::Channel| {
         let name = name.clone();
         async move { channel.queue_declare(name, exclusive, FieldTable::default()).await }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use busline_core::transport::{Admin, DeleteIf, GroupInfo, Peeked, TopicInfo};
 use busline_core::{Error, ErrorKind, GroupName, Offset, Position, Result, Timestamp, Topic};
-use busline_log::Group;
+use busline_log::{ErrorKind as LogKind, Group};
 use futures_util::future::BoxFuture;
 
 use super::error::of_log;
@@ -81,8 +81,12 @@ impl Admin for FileAdmin {
             let mut chunk = Chunk::default();
             let mut scanner = topic.log.scanner();
             for (seq, attempts) in unsettled {
-                if let Some(record) = scanner.read(seq).map_err(of_log)? {
-                    chunk.push(&record, attempts);
+                match scanner.read(seq) {
+                    Ok(Some(record)) => chunk.push(&record, attempts),
+                    // Retention, or a loss of power, took what the group does not know to be gone yet.
+                    Ok(None) => {}
+                    Err(error) if matches!(error.kind(), LogKind::Removed { .. }) => {}
+                    Err(error) => return Err(of_log(error)),
                 }
             }
             chunk

@@ -51,18 +51,22 @@ pub(super) fn declare(store: &Store, spec: &GroupSpec, mode: TopologyMode) -> Re
     loop {
         let found = group.config().map_err(of_log)?;
         let existing = GroupConfig::from_bytes(&found.bytes)?;
-        let Some(changed) = wanted.reconcile(&existing, spec)? else { return Ok(()) };
+        let Some(changed) = wanted.reconcile(&existing, spec)? else {
+            // Who declared it may have died before it was durable.
+            return settled_now(store, &group);
+        };
         if group.set_config(&changed.to_bytes()?, Some(found.epoch), now).map_err(of_log)? {
             return settled_now(store, &group);
         }
     }
 }
 
-/// What is declared is durable when that returns, also where settles are synced by and by.
+/// What is declared is durable when that returns, as topics are, also where nobody waits for settles: a group that
+/// is lost is declared anew from where the topic ends, and misses what was published since it was declared first.
 fn settled_now(store: &Store, group: &Group) -> Result<()> {
     match store.config.sync {
-        Sync::Interval(_) => group.sync().map_err(of_log),
-        Sync::Always | Sync::Os => Ok(()),
+        Sync::Interval(_) | Sync::Os => group.sync().map_err(of_log),
+        Sync::Always => Ok(()),
     }
 }
 

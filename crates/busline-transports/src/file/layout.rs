@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use busline_core::transport::Retention;
 use busline_core::{Error, ErrorKind, Result, Topic};
-use busline_log::storage::{OpenMode, Storage};
+use busline_log::storage::{OpenMode, Storage, make_dir};
 use serde::{Deserialize, Serialize};
 
 use super::config::FileConfig;
@@ -96,12 +96,10 @@ pub(super) fn check_marker(storage: &dyn Storage, config: &FileConfig) -> Result
             .hint("check the path; without create=false it would be made"));
     }
     let topics = root.join("topics");
-    storage.create_dir_all(&topics).map_err(io)?;
-    write_atomic(storage, &marker, MARKER_TEXT.as_bytes()).map_err(io)?;
-    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        storage.sync_dir(parent).map_err(io)?;
-    }
-    Ok(())
+    // Each name on the way is durable before the next: a marker without topics, or a bus whose parents are lost with the
+    // power, would take receipts with it.
+    make_dir(storage, &topics).map_err(io)?;
+    write_atomic(storage, &marker, MARKER_TEXT.as_bytes()).map_err(io)
 }
 
 /// Whether a marker is whole, but for its number.

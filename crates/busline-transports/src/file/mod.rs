@@ -24,7 +24,6 @@ mod groups;
 mod layout;
 mod lease;
 mod mapping;
-pub mod meta;
 mod read;
 mod remove;
 mod room;
@@ -48,6 +47,7 @@ use busline_core::{Capabilities, Capability, Clock, Lease, Limits, Result, Suppo
 use busline_log::storage::{FsStorage, Storage};
 use futures_util::future::BoxFuture;
 
+pub use crate::meta;
 pub use check::{Finding, FindingKind, RepairedLog, VerifiedLog, repair, verify};
 pub use config::{FileConfig, Sync};
 pub use temporary::FileStore;

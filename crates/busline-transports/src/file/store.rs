@@ -175,6 +175,9 @@ impl Store {
             .context("directory", directory.display())
             .hint("somebody moved or copied directories of the bus: give them back their names"));
         }
+        if log.next_seq() == 0 {
+            self.sync_names(&directory)?;
+        }
         let open = Arc::new(TopicLog {
             topic: topic.clone(),
             log,
@@ -232,8 +235,16 @@ impl Store {
         }
         drop(created.map_err(|error| of_log(error).context("topic", &spec.topic))?);
         let settings = Settings::new(spec.topic.clone(), spec.retention.unwrap_or_default());
-        write_settings(&*self.storage, directory, &settings)?;
-        self.storage.sync_dir(&self.topics_directory()).map_err(io)
+        // Its name is made durable by who opens it.
+        write_settings(&*self.storage, directory, &settings)
+    }
+
+    /// Makes sure that a topic to which nothing was published yet is there after a loss of power: who created it may
+    /// have died before he did. Whoever publishes to it first has opened it first.
+    fn sync_names(&self, directory: &Path) -> Result<()> {
+        let topics = self.topics_directory();
+        let synced = self.storage.sync_dir(directory).and_then(|()| self.storage.sync_dir(&topics));
+        synced.map_err(|e| of_io("open topic", directory, e))
     }
 
     /// How long records of a topic are kept.
@@ -370,7 +381,9 @@ impl TopicLog {
     fn set_retention(&self, storage: &dyn Storage, retention: Retention) -> Result<()> {
         let found = read_settings(storage, &self.directory)?;
         if found.retention() == retention {
-            return Ok(());
+            // Who set it may have died before it was durable.
+            let synced = storage.sync_dir(&self.directory);
+            return synced.map_err(|e| of_io("declare topic", &self.directory, e));
         }
         write_settings(storage, &self.directory, &Settings::new(found.name, retention))
     }

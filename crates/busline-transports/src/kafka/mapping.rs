@@ -237,6 +237,7 @@ fn read_own(message: &mut Message, came: &Came) {
             .and_then(|ms| u64::try_from(ms).ok())
             .map(Duration::from_millis),
         priority: came.number(PRIORITY).and_then(|priority| u8::try_from(priority).ok()),
+        native: None,
     };
     let mut properties = Properties::default();
     properties.message_id = text(MESSAGE_ID);

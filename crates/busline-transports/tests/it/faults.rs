@@ -348,3 +348,24 @@ async fn a_claim_that_was_left_lying_is_not_handed_out_late() {
     theirs.ack().await.unwrap();
     stays_pending("what is settled", slow.next()).await;
 }
+
+/// Also when it is the topic of the dead letters that cannot be made: a rejection without its letter would be a loss.
+#[tokio::test]
+async fn a_message_whose_dead_letter_cannot_be_written_is_kept_and_comes_again() {
+    for call in [Call::Open, Call::Write, Call::Sync] {
+        let (storage, shared) = faulty();
+        let session = session_on(&shared, HOUR, &[spec("t")]).await;
+        publish(&*session, "t", &["a"]).await;
+        let mut subscription = join(&*session, "t").await;
+        let delivery = next(&mut subscription).await.remove(0);
+        storage.plan().add(Fault::new(call, std::io::ErrorKind::Other).on("t.dead").always());
+        let error = soon("the answer", delivery.reject("it is broken")).await.unwrap_err();
+        assert_ne!(error.kind(), ErrorKind::Lost, "{call:?}: {error}");
+        storage.plan().clear();
+        let admin = session.admin().expect("an admin");
+        let groups = admin.groups(Some(&topic("t"))).await.unwrap();
+        assert_eq!((groups[0].rejected, groups[0].waiting), (0, 1), "{call:?}");
+        let again = next(&mut subscription).await.remove(0);
+        assert_eq!((text(&again.message), again.attempt.number), ("a", 2), "{call:?}");
+    }
+}

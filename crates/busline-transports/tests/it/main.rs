@@ -3,6 +3,8 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 #[cfg(all(feature = "file", unix))]
+mod crash_points;
+#[cfg(all(feature = "file", unix))]
 mod faults;
 #[cfg(all(feature = "file", unix))]
 mod file;
@@ -11,4 +13,9 @@ mod kafka;
 #[cfg(all(feature = "file", unix))]
 mod many;
 #[cfg(all(feature = "file", unix))]
+#[path = "../../../busline-log/tests/it/rng.rs"]
+mod rng;
+#[cfg(all(feature = "file", unix))]
 mod sessions;
+#[cfg(feature = "sqlite")]
+mod sqlite;

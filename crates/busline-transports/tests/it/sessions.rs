@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{
-    Batch, Connect, DeleteIf, GroupSpec, Membership, OnDifference, Role, Session, Subscribe,
-    TopicSpec, Topology, Transport,
+    Batch, Connect, DeleteIf, GroupSpec, Membership, OnDifference, Retention, Role, Session,
+    Subscribe, TopicSpec, Topology, Transport,
 };
-use busline_core::{ErrorKind, GroupName, Key, Message, Outcome, Result, Topic};
+use busline_core::{
+    ErrorKind, GroupName, Key, ManualClock, Message, Outcome, Result, Timestamp, Topic,
+};
 use busline_log::Log;
 use busline_log::storage::MemStorage;
 use busline_transports::file::{FileConfig, FileTransport};
@@ -110,4 +112,45 @@ async fn misspelt_options_of_ours_are_refused() {
     subscribe.options.insert("file.oops".to_owned(), "5".to_owned());
     let error = session.subscribe(subscribe).await.unwrap_err();
     assert!(error.to_string().contains("no option 'file.oops'"), "{error}");
+}
+
+/// Retention that asks no group takes a message that a member holds; a loss of power can do the same.
+#[tokio::test]
+async fn what_a_group_holds_and_the_topic_lost_is_no_obstacle_to_a_look() {
+    let clock = ManualClock::new(Timestamp::from_unix_ms(0));
+    let config = FileConfig { segment_bytes: 4096, ..FileConfig::new("/bus") };
+    let transport = FileTransport::on(config, Arc::new(MemStorage::new()));
+    let session = connect(&transport.with_clock(Arc::new(clock.clone()))).await;
+    let retention =
+        Retention { bytes_max: Some(4096), ignore_groups: true, ..Retention::default() };
+    let topics = vec![TopicSpec { retention: Some(retention), ..TopicSpec::new(topic()) }];
+    let groups = vec![GroupSpec::new(topic(), group())];
+    session.declare(&Topology { topics, groups, ..Topology::default() }).await.unwrap();
+    let publish = async |count: usize| {
+        let message = |_| Message::new(topic(), Key::empty(), vec![7; 1_800]);
+        let batch: Vec<Message> = (0..count).map(message).collect();
+        for receipt in session.send(Batch::from(batch)).await.unwrap() {
+            receipt.await.unwrap();
+        }
+    };
+    for _ in 0..8 {
+        publish(1).await;
+    }
+    let subscribe =
+        Subscribe { max_in_flight: 1, ..Subscribe::new(topic(), Membership::Group(group())) };
+    let mut subscription = session.subscribe(subscribe).await.unwrap();
+    let held = tokio::time::timeout(PATIENCE, subscription.next()).await.unwrap().unwrap();
+    let admin = session.admin().unwrap();
+    let first = admin.topics().await.unwrap()[0].earliest.clone();
+    clock.advance(Duration::from_secs(11));
+    let removed = async {
+        while admin.topics().await.unwrap()[0].earliest == first {
+            publish(1).await;
+            clock.advance(Duration::from_secs(2));
+        }
+    };
+    tokio::time::timeout(PATIENCE, removed).await.unwrap();
+    let peeked = admin.peek(&topic(), &group(), None, 100).await.unwrap();
+    assert!(!peeked.is_empty() && peeked.iter().all(|peeked| peeked.attempts == 0), "{peeked:?}");
+    drop(held);
 }

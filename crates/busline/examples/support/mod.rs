@@ -2,16 +2,22 @@
 #![allow(dead_code, reason = "not every example needs all of it")]
 #![allow(clippy::print_stderr, reason = "an example says why it does not start")]
 
-use std::io::Write;
+mod output;
+mod signals;
+
 use std::process::ExitCode;
 
-use busline::service::wire::{Body, Value};
+use busline::service::wire::{self, Body, Format, Value};
 use busline::service::{
     App, Context, Conversation, Correlation, FromRequest, Meta, Rejection, ReplyTo, Request,
 };
 use busline::{Attempt, BusConfig};
+pub(crate) use output::{finish, line};
 use serde_json::{Value as Json, json};
-use tracing_subscriber::filter::LevelFilter as Level;
+pub(crate) use signals::Signals;
+use tracing_subscriber::filter::{LevelFilter as Level, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The arguments of every example.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,13 +37,29 @@ impl Common {
     }
 
     /// Runs it to its end; what makes running impossible is said on standard error.
-    pub(crate) async fn run(&self, app: App) -> ExitCode {
-        self.run_until(app, async {}).await
+    pub(crate) async fn run(&self, app: App, signals: Signals) -> ExitCode {
+        self.run_until(app, signals, async {}).await
     }
 
     /// As [`Common::run`]; asked to stop, it does this first.
-    pub(crate) async fn run_until(&self, app: App, first: impl Future<Output = ()>) -> ExitCode {
-        match self.serve(app, first).await {
+    pub(crate) async fn run_until(
+        &self,
+        app: App,
+        signals: Signals,
+        first: impl Future<Output = ()> + Send + 'static,
+    ) -> ExitCode {
+        // What the library warns of, as a broker that is waited for, goes to standard error.
+        // Not what the AMQP client says below it: each look at what is not there as an error, and what comes back with
+        // its payload.
+        let said = Targets::new().with_default(Level::WARN).with_target("lapin", Level::OFF);
+        let written = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(written).with(said).init();
+        let mut config = BusConfig::new(&self.bus.join(","));
+        config.client_name = env!("CARGO_CRATE_NAME").to_owned();
+        tokio::spawn(signals.stop(app.stopper(), first));
+        let ended = app.serve_until(config, std::future::pending()).await;
+        finish();
+        match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -45,47 +67,6 @@ impl Common {
             }
         }
     }
-
-    async fn serve(&self, app: App, first: impl Future<Output = ()>) -> busline::Result<()> {
-        // What the library warns of, as a broker that is waited for, goes to standard error.
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(Level::WARN).init();
-        let mut config = BusConfig::new(&self.bus.join(","));
-        config.client_name = env!("CARGO_CRATE_NAME").to_owned();
-        let stopping = stopped();
-        app.serve_until(config, async {
-            stopping.await;
-            first.await;
-        })
-        .await
-    }
-}
-
-/// Resolves at the first signal that asks to stop; they no longer kill the process.
-#[cfg(unix)]
-fn stopped() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-    let [mut terminate, mut interrupt, mut hangup] =
-        kinds.map(|kind| signal(kind).expect("signals can be listened to"));
-    async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn stopped() {
-    drop(tokio::signal::ctrl_c().await);
-}
-
-/// Prints one JSON object on a line of its own.
-pub(crate) fn line(value: &Json) {
-    let mut out = std::io::stdout().lock();
-    // When nobody reads any more the service goes on.
-    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
 }
 
 /// Prints that it is ready, each time that it is.
@@ -170,7 +151,9 @@ pub(crate) fn shown(value: &Value) -> Json {
         Value::Text(text) => text.clone().into(),
         Value::Bool(value) => (*value).into(),
         Value::Bytes(bytes) => json!({"bytes": bytes}),
-        Value::Tag(tag, value) => json!({"tag": tag, "value": shown(value)}),
+        Value::Tag(tag, inner) => {
+            long(value).unwrap_or_else(|| json!({"tag": tag, "value": shown(inner)}))
+        }
         Value::Array(items) => items.iter().map(shown).collect(),
         Value::Map(entries) => {
             let name = |key: &Value| match shown(key) {
@@ -181,4 +164,11 @@ pub(crate) fn shown(value: &Value) -> Json {
         }
         _ => Json::Null,
     }
+}
+
+/// An integer that CBOR writes as bytes, as the text of its digits.
+fn long(value: &Value) -> Option<Json> {
+    let is_long = matches!(value, Value::Tag(2 | 3, _));
+    let digits = is_long.then(|| wire::encode(Format::Json, value).ok()).flatten()?;
+    Some(String::from_utf8_lossy(&digits).into())
 }

@@ -10,21 +10,22 @@
 //! ```
 
 mod attempts;
+pub(crate) mod worker;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::transport::{Dialect, Transport};
 use busline_core::{
     Clock, Error, ErrorKind, Message, PendingReceipt, PublishError, Result, SystemClock,
 };
+use busline_transports::Registry;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use self::attempts::Attempts;
+use self::worker::Worker;
 use crate::bus::Bus;
 use crate::config::BusConfig;
 use crate::service::wire::{self, Conversation, Format, LogLine};
@@ -34,7 +35,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// How long closing may take.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Publishes events, configurations and logs as a service does, and waits for each until it is stored.
+/// Publishes events, configurations and logs as the endpoint of the Python library does, and waits for each until it
+/// is stored. Services understand them as those of a service; on RabbitMQ configurations and logs do not outlive a
+/// restart of the broker.
 ///
 /// Any number of threads may use it at once, and all clones share one connection, which is made by the
 /// first call. What fails for a time is tried again: at once, after one second, after two, and so on
@@ -52,16 +55,7 @@ struct Shared {
     service: String,
     format: Format,
     opener: Arc<Opener>,
-    runtime: tokio::runtime::Handle,
-    /// Dropping it ends the thread.
-    thread: Mutex<Option<Thread>>,
-    /// The process that has the thread.
-    process: u32,
-}
-
-struct Thread {
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<()>,
+    worker: Worker,
 }
 
 /// Opens the bus when it is needed first.
@@ -83,10 +77,8 @@ impl Publisher {
 
     /// As [`Publisher::open`], by a configuration.
     pub fn with_config(config: BusConfig, service: &str) -> Result<Self> {
-        config.check()?;
-        let urls = config.urls.iter();
-        let transports: Result<Vec<_>> = urls.map(|url| busline_transports::open(url)).collect();
-        Self::over(transports?, config, SystemClock::shared(), service)
+        let transports = config.transports(&Registry::new())?;
+        Self::over(transports, config, SystemClock::shared(), service)
     }
 
     /// As [`Publisher::open`], over transports of one's own and with the clock that waiting goes by; the
@@ -97,11 +89,10 @@ impl Publisher {
         clock: Arc<dyn Clock>,
         service: &str,
     ) -> Result<Self> {
-        not_async()?;
+        let worker = Worker::start("publisher")?;
         let attempt_ms_max = u64::try_from(ATTEMPT_MAX.as_millis()).unwrap_or(u64::MAX);
         config.dialect = Dialect::Eventail;
         config.first_connect_ms_max = config.first_connect_ms_max.min(attempt_ms_max);
-        let (runtime, thread) = start()?;
         Ok(Self(Arc::new(Shared {
             service: service.to_owned(),
             format: Format::default(),
@@ -111,9 +102,7 @@ impl Publisher {
                 clock,
                 bus: tokio::sync::Mutex::default(),
             }),
-            runtime,
-            thread: Mutex::new(Some(thread)),
-            process: std::process::id(),
+            worker,
         })))
     }
 
@@ -126,8 +115,9 @@ impl Publisher {
         attempts_max: Option<u32>,
     ) -> Result<()> {
         let (format, conversation) = (self.0.format, Conversation::new(conversation));
-        let body = wire::encode(format, payload)?;
-        self.publish(wire::event(name, format, body, &conversation)?, attempts_max)
+        let body = wire::encode_ascii(format, payload)?;
+        let event = wire::event(name, format, body, &conversation)?;
+        self.publish(dressed(event, encoding(format)), attempts_max)
     }
 
     /// Publishes a configuration. As [`Publisher::event`].
@@ -137,14 +127,18 @@ impl Publisher {
         payload: &(impl Serialize + ?Sized),
         attempts_max: Option<u32>,
     ) -> Result<()> {
-        let body = wire::encode(self.0.format, payload)?;
-        self.publish(wire::configuration(name, self.0.format, body)?, attempts_max)
+        let format = self.0.format;
+        let body = wire::encode_ascii(format, payload)?;
+        let mut configuration = wire::configuration(name, format, body)?;
+        configuration.properties.conversation_id = None;
+        self.publish(dressed(configuration, encoding(format)), attempts_max)
     }
 
     /// Publishes a log line; the conversation may be empty. As [`Publisher::event`].
     pub fn log(&self, line: &LogLine, conversation: &str, attempts_max: Option<u32>) -> Result<()> {
         let now = self.0.opener.clock.now();
-        self.publish(line.message(&self.0.service, conversation, now)?, attempts_max)
+        let line = line.message(&self.0.service, conversation, now)?;
+        self.publish(dressed(line.content_type("application/data"), BINARY), attempts_max)
     }
 
     /// Publishes a message of any topic. As [`Publisher::event`].
@@ -175,32 +169,13 @@ impl Publisher {
                 None => Ok(()),
             }
         });
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Thread { stop, ended }) = thread else { return Err(is_closed()) };
-        // It listens until it is told.
-        let _ = stop.send(());
-        if ended.join().is_err() {
-            return Err(Error::new(ErrorKind::Other, "the publisher's thread has panicked"));
-        }
+        self.0.worker.stop()?;
         closed?
     }
 
     /// Runs something on the publisher's thread and waits for it.
     fn wait<T: Send + 'static>(&self, what: impl Future<Output = T> + Send + 'static) -> Result<T> {
-        not_async()?;
-        if self.0.process != std::process::id() {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "the publisher belongs to the parent process",
-            )
-            .hint("open another one after the fork"));
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.0.runtime.spawn(async move {
-            // Who waits does not go away.
-            let _ = sender.send(what.await);
-        });
-        receiver.recv().map_err(|_| is_closed())
+        self.0.worker.wait(what)
     }
 }
 
@@ -281,36 +256,21 @@ impl Sending {
     }
 }
 
-/// A runtime on a thread of its own, which ends when its sender is dropped or used.
-fn start() -> Result<(tokio::runtime::Handle, Thread)> {
-    let failed = |cause| Error::new(ErrorKind::Other, "a runtime cannot be started").source(cause);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let handle = runtime.handle().clone();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let ended = std::thread::Builder::new()
-        .name("busline-blocking".to_owned())
-        .spawn(move || {
-            // Told or dropped, it ends.
-            let _ = runtime.block_on(stopped);
-        })
-        .map_err(failed)?;
-    Ok((handle, Thread { stop, ended }))
-}
+/// How kombu, which Python's blocking publisher stands on, calls what is no text.
+const BINARY: &str = "binary";
 
-fn not_async() -> Result<()> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Ok(());
+fn encoding(format: Format) -> &'static str {
+    match format {
+        Format::Json => "utf-8",
+        _ => BINARY,
     }
-    Err(Error::refused(
-        "blocking publisher",
-        "async code",
-        "use `Bus` and await, or a thread of your own",
-    ))
 }
 
-fn is_closed() -> Error {
-    Error::new(ErrorKind::Closed, "the publisher is closed")
+/// With the properties that kombu adds, by which others can tell it from what a service sends.
+fn dressed(mut message: Message, encoding: &'static str) -> Message {
+    message.properties.content_encoding = Some(encoding.into());
+    message.properties.priority = Some(0);
+    message
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ async fn subscribe_again(core: &Core, key: &str) -> Option<Consumer> {
     loop {
         tokio::select! {
             biased;
-            () = core.stopper.ending() => return None,
+            () = core.stopper.finished() => return None,
             () = core.clock().sleep(AGAIN) => {}
         }
         match subscribe(core, key).await {
@@ -144,7 +144,7 @@ async fn take_results(core: &Core, consumer: &mut Consumer) -> Result<()> {
     loop {
         let delivery = tokio::select! {
             biased;
-            () = core.stopper.ending() => return Ok(()),
+            () = core.stopper.finished() => return Ok(()),
             next = consumer.next() => match next? {
                 Some(delivery) => delivery,
                 None => return Ok(()),

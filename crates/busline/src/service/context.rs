@@ -15,9 +15,9 @@ use busline_core::{
 };
 use bytes::Bytes;
 use bytestring::ByteString;
-use futures_util::future::{FutureExt, Shared};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
 use super::call::{self, CallError};
 use super::core::Core;
@@ -36,6 +36,9 @@ pub struct Context {
     core: Arc<Core>,
     gate: Option<ConfirmGate>,
     conversation: Conversation,
+    /// Whether the service has begun the conversation by itself: then its log lines say none, as those of
+    /// Python services.
+    is_own: bool,
     /// The message that is being handled.
     cause: Option<ByteString>,
 }
@@ -48,12 +51,13 @@ impl Context {
         conversation: Conversation,
         cause: Option<ByteString>,
     ) -> Self {
-        Self { core, gate: Some(gate), conversation, cause }
+        Self { core, gate: Some(gate), conversation, is_own: false, cause }
     }
 
     /// For what a service does by itself, in a conversation of its own.
     pub(crate) fn of_service(core: Arc<Core>) -> Self {
-        Self { core, gate: None, conversation: Conversation::new(new_message_id()), cause: None }
+        let conversation = Conversation::new(new_message_id());
+        Self { core, gate: None, conversation, is_own: true, cause: None }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -73,7 +77,7 @@ impl Context {
     /// The same in another conversation.
     #[must_use]
     pub fn in_conversation(&self, id: impl Into<ByteString>) -> Self {
-        Self { conversation: Conversation::new(id.into()), ..self.clone() }
+        Self { conversation: Conversation::new(id.into()), is_own: false, ..self.clone() }
     }
 
     /// The same for what goes on after the handler: nothing waits for what it publishes.
@@ -178,8 +182,8 @@ impl Context {
         self.send_result(destination, Some(correlation_id), Status::Error, payload).await
     }
 
-    /// Logs on the bus, in the conversation. Never waits and never fails: a line that cannot be sent
-    /// at the moment is dropped.
+    /// Logs on the bus, in the conversation; what a service does by itself (hooks, and timers that these start)
+    /// logs in none. Never waits and never fails: a line that cannot be sent at the moment is dropped.
     pub fn log(&self, level: Level, short: impl Into<String>) {
         self.log_line(&LogLine::new(level, short));
     }
@@ -187,7 +191,8 @@ impl Context {
     /// As [`Context::log`], with a full message and additional fields.
     pub fn log_line(&self, line: &LogLine) {
         let clock = self.core.clock();
-        match line.message(self.core.service(), &self.conversation.text(), clock.now()) {
+        let conversation = if self.is_own { ByteString::new() } else { self.conversation.text() };
+        match line.message(self.core.service(), &conversation, clock.now()) {
             Ok(message) => self.core.log(message),
             Err(error) => tracing::warn!(%error, "a log line cannot be written"),
         }
@@ -264,17 +269,45 @@ impl Context {
                 Ok(Sent(Way::Gated(receipts.into_iter().next().ok_or_else(no_receipt)?)))
             }
             None => {
-                let receipt = self.send_untracked(message.clone(), mandatory).await?.shared();
-                let (context, watched) = (self.clone(), receipt.clone());
+                let receipt = self.send_untracked(message.clone(), mandatory).await?;
+                let (told, sent) = oneshot::channel();
+                let context = self.clone();
                 self.core.spawn(async move {
-                    match watched.await {
+                    let published = context.insist(receipt, &message, mandatory).await;
+                    // Nobody may want to know.
+                    drop(told.send(published.clone()));
+                    match published {
                         Ok(Receipt::Unroutable) => dispatch::returned(&context, message).await,
                         Err(error) => dispatch::unpublished(&context, &message, &error),
                         Ok(_) => {}
                     }
                 });
-                Ok(Sent(Way::Free(receipt)))
+                Ok(Sent(Way::Free(sent)))
             }
+        }
+    }
+
+    /// Sends again what the broker refuses, until it takes it or the service stops: no message comes again
+    /// that would have it sent anew.
+    async fn insist(
+        &self,
+        mut receipt: PendingReceipt,
+        message: &Message,
+        mandatory: bool,
+    ) -> Published {
+        loop {
+            let published = receipt.await;
+            let Err(PublishError::Nacked(error)) = &published else { return published };
+            tracing::warn!(service = self.service(), key = %message.key, %error, "refused by the broker, and sent again later");
+            tokio::select! {
+                biased;
+                () = self.core.stopper.stopping() => return published,
+                () = self.core.clock().sleep(dispatch::UNSTORED_RETRY_AFTER) => {}
+            }
+            receipt = match self.send_untracked(message.clone(), mandatory).await {
+                Ok(receipt) => receipt,
+                Err(error) => return Err(PublishError::from_send(error)),
+            };
         }
     }
 
@@ -298,14 +331,16 @@ impl fmt::Debug for Context {
     }
 }
 
-/// What became of a message: await it to know, or drop it. In a handler it is looked after either way.
+/// What became of a message: await it to know, or drop it. It is looked after either way: in a handler the message
+/// that is handled is tried again when this one is not stored, and elsewhere this one is sent again until it is, or
+/// until the service stops.
 #[derive(Debug)]
 pub struct Sent(Way);
 
 #[derive(Debug)]
 enum Way {
     Gated(GateReceipt),
-    Free(Shared<PendingReceipt>),
+    Free(oneshot::Receiver<Published>),
 }
 
 impl Future for Sent {
@@ -314,9 +349,15 @@ impl Future for Sent {
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<Published> {
         match &mut self.0 {
             Way::Gated(receipt) => Pin::new(receipt).poll(context),
-            Way::Free(receipt) => receipt.poll_unpin(context),
+            Way::Free(sent) => {
+                Pin::new(sent).poll(context).map(|told| told.unwrap_or_else(|_| Err(unknown())))
+            }
         }
     }
+}
+
+fn unknown() -> PublishError {
+    PublishError::Unknown(Error::new(ErrorKind::Closed, "the service has ended"))
 }
 
 fn no_receipt() -> Error {

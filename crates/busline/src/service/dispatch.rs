@@ -7,23 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busline_core::gate::ConfirmGate;
-use busline_core::{Delivery, Message, Outcome, PublishError};
+use busline_core::{Delivery, Error, ErrorKind, Message, Outcome, PublishError};
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::batch::Unstored;
 use super::context::Context;
 use super::core::Core;
 use super::extract::Rejection;
-use super::fault::BoxError;
+use super::fault::{BoxError, Fault};
 use super::request::{Held, Request};
 use super::respond::Response;
 use super::returned::Returned;
 use super::router::Router;
-use super::wire::{self, Kind, Level, LogLine};
+use super::wire::{self, Kind, Level, LogLine, Status};
 
 /// How long a message waits that is tried again because something that its handler published was not
-/// stored.
-const UNSTORED_RETRY_AFTER: Duration = Duration::from_secs(15);
+/// stored, and how long something that was published outside of handlers is not sent again.
+pub(super) const UNSTORED_RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// Handles a delivery and settles it; whether it configured the service.
 pub(super) async fn handle(
@@ -58,7 +59,12 @@ pub(super) async fn handle(
             (&response, &answer)
         {
             let id = correlation_id.as_deref();
-            context.send_result(reply_to, id, *status, payload.clone()).await?;
+            let sent = context.send_result(reply_to, id, *status, payload.clone()).await;
+            if let Err(error) = sent {
+                // What is too large stays so; the caller is to know.
+                let fault = unanswerable(core, error)?;
+                context.send_result(reply_to, id, Status::Error, fault).await?;
+            }
         }
         Ok::<Response, BoxError>(response)
     };
@@ -160,6 +166,15 @@ fn log_error(context: &Context, level: Level, what: String, error: &(dyn StdErro
     }
     tracing::warn!(service = context.service(), error = %full, "{what}");
     context.log_line(&LogLine::new(level, what).full(full));
+}
+
+/// The answer in the place of one that no bus takes; the error itself when that is another.
+fn unanswerable(core: &Core, error: Error) -> Result<Bytes, BoxError> {
+    if error.kind() != ErrorKind::Limit {
+        return Err(error.into());
+    }
+    tracing::warn!(service = core.service(), %error, "an answer is too large, the caller gets an error");
+    Fault::new(format!("the answer cannot be sent: {error}")).into_answer(core.format)
 }
 
 fn unhandled(kind: Kind, key: &str) -> BoxError {

@@ -75,7 +75,7 @@ pub(super) struct Hooks {
 const REACH_PAUSE_S_MAX: u64 = 30;
 
 /// Opens the bus as soon as it can be reached; `None` when the service was stopped before.
-pub(super) async fn reach(config: BusConfig, stopper: &Stopper) -> Result<Option<Bus>> {
+pub(super) async fn reach(mut config: BusConfig, stopper: &Stopper) -> Result<Option<Bus>> {
     let clock = SystemClock::shared();
     let mut failures = 0;
     loop {
@@ -90,6 +90,8 @@ pub(super) async fn reach(config: BusConfig, stopper: &Stopper) -> Result<Option
             Err(error) => {
                 failures = REACH_PAUSE_S_MAX.min(failures + 1);
                 tracing::warn!(%error, again_s = failures, "the bus cannot be reached yet");
+                // One step in the list an attempt.
+                config.urls.rotate_left(1);
             }
         }
         tokio::select! {
@@ -109,7 +111,7 @@ pub(super) async fn serve(
     settings: Settings,
 ) -> Result<()> {
     let bus = given.in_dialect(Dialect::Eventail)?;
-    let (stopper, stop_max) = (parts.stopper.clone(), settings.stop_max);
+    let stopper = parts.stopper.clone();
     let starting = Service::start(bus.clone(), router, parts, hooks, settings);
     let started = tokio::select! {
         biased;
@@ -123,8 +125,9 @@ pub(super) async fn serve(
     // What was settled and published is flushed here; what cannot be within the time comes again.
     for bus in [bus, given] {
         let closed = tokio::select! {
-            closed = bus.close(stop_max) => closed,
+            biased;
             () = stopper.ending() => Ok(()),
+            closed = bus.close(CLOSE_MAX) => closed,
         };
         if let Err(error) = closed {
             tracing::warn!(%error, "the bus is closed before everything was settled");
@@ -211,16 +214,15 @@ impl Service {
             core.stopper.stop();
         }
         tokio::select! {
-            () = core.tasks.quiet() => {}
+            () = core.tasks.quiet() => core.stopper.finish(),
             () = core.stopper.ending() => {}
-            () = core.clock().sleep(self.settings.stop_max) => {}
+            () = core.clock().sleep(self.settings.stop_max) => core.stopper.end(),
         }
-        core.stopper.end();
-        // Nobody listens for the end of a log that the bus does not take.
         flush.send_replace(true);
         tokio::select! {
             _ = logging => {}
-            () = core.clock().sleep(LOGS_FLUSH_MAX) => {}
+            // A bus that does not take them takes nothing else either.
+            () = core.clock().sleep(LOGS_FLUSH_MAX) => core.stopper.end(),
         }
         served
     }
@@ -453,6 +455,9 @@ struct Told {
 
 /// How soon what was deleted is declared again.
 const REDECLARE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long closing may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the last log lines.
 const LOGS_FLUSH_MAX: Duration = Duration::from_secs(1);

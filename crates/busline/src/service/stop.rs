@@ -13,6 +13,8 @@ enum Phase {
     Running,
     /// What is in progress is finished.
     Stopping,
+    /// It is finished: the bus is closed.
+    Finished,
     /// Nothing is waited for any more.
     Ending,
 }
@@ -45,6 +47,16 @@ impl Stopper {
         until.await;
         self.stop();
         std::future::pending().await
+    }
+
+    /// Everything in progress has ended.
+    pub(crate) fn finish(&self) {
+        self.0.send_modify(|phase| *phase = Phase::Finished.max(*phase));
+    }
+
+    /// Resolves when everything in progress has ended. Cancel safe.
+    pub(crate) async fn finished(&self) {
+        self.reach(Phase::Finished).await;
     }
 
     /// As if it was asked once more after that: nothing is waited for.

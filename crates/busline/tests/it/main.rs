@@ -15,10 +15,14 @@ mod inside;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
 mod service;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 #[cfg(test)]
 mod store;

@@ -133,6 +133,11 @@ impl Gate {
         drop(self.wait_while(|state| !state.arrived));
     }
 
+    /// Whether a call has arrived at the gate.
+    pub fn has_arrived(&self) -> bool {
+        self.state().arrived
+    }
+
     /// Lets the call go on, and all that come later.
     pub fn open(&self) {
         self.state().open = true;

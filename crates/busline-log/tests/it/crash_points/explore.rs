@@ -10,7 +10,7 @@ use super::known::Known;
 use super::outcomes::{Bound, fingerprint, outcomes};
 use super::stage::{Setting, Stage, Step, Verdict};
 use super::tape::{Lie, Point, Recorded, Recorder};
-use crate::records::Rng;
+use crate::rng::Rng;
 
 /// How deep crashes go inside of the recoveries from crashes.
 #[derive(Debug, Clone, Copy, Default)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use busline_log::SyncMode;
 
-use crate::records::{Rng, seed};
+use crate::rng::{Rng, seed};
 use explore::{Depth, Tally, explore, record};
 use outcomes::Bound;
 use stage::{Setting, Step, Verdict};

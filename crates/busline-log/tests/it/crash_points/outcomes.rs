@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use busline_log::storage::{MemStorage, OpenMode, Storage, Unsynced};
 
-use crate::records::Rng;
+use crate::rng::Rng;
 
 /// How many outcomes of one moment are looked at.
 #[derive(Debug, Clone, Copy)]

@@ -63,13 +63,30 @@ pub(crate) struct Recorder {
     tape: Arc<Mutex<Tape>>,
 }
 
+#[allow(dead_code)] // the crash points of a bus use some of it
 impl Recorder {
     /// Begins to record; the first point is the medium as it is.
     pub(crate) fn start(medium: MemStorage, known: Known, lie: Option<Lie>) -> Self {
-        let tape = Tape { known, running: true, lie, ..Tape::default() };
-        let recorder = Self::over(medium, Arc::new(Mutex::new(tape)));
-        recorder.point(|| "the start".to_owned(), false);
+        let recorder = Self::prepare(medium, known, lie);
+        recorder.begin();
         recorder
+    }
+
+    /// Records nothing until it is told to begin.
+    pub(crate) fn prepare(medium: MemStorage, known: Known, lie: Option<Lie>) -> Self {
+        let tape = Tape { known, lie, ..Tape::default() };
+        Self::over(medium, Arc::new(Mutex::new(tape)))
+    }
+
+    /// From now on it is recorded.
+    pub(crate) fn begin(&self) {
+        self.tape().running = true;
+        self.moment(|| "the start".to_owned());
+    }
+
+    /// Between two changes is a moment too: something more may have been promised.
+    pub(crate) fn moment(&self, what: impl FnOnce() -> String) {
+        self.point(what, false);
     }
 
     /// Does as a recorder and records nothing.

@@ -4,7 +4,7 @@ use busline_log::Settlement::{Ack, Park, Release, Renew};
 
 use super::stage::Step;
 use super::stage::Step::*;
-use crate::records::Rng;
+use crate::rng::Rng;
 
 /// Two writers, rolling, retention, closing.
 pub(crate) fn writers() -> Vec<Step> {

@@ -10,7 +10,8 @@ use busline_log::{ClaimRequest, Group, GroupOptions, Log, SeqRange, Settle, Sett
 
 use super::Counts;
 use super::roles::{GROUPS, now};
-use crate::records::{Auditor, Rng};
+use crate::records::Auditor;
+use crate::rng::Rng;
 
 /// The most records that a member claims at once.
 const CLAIM_MAX: u64 = 20;

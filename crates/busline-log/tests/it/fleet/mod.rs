@@ -23,7 +23,7 @@ use busline_log::{Group, GroupOptions, Log, verify};
 use rustix::process::Signal;
 
 use crate::helper::{Helper, Said};
-use crate::records::{Rng, seed};
+use crate::rng::{Rng, seed};
 use ledger::{AuditThread, Ledger};
 use roles::{GROUPS, Mortality, machine_us, now, open};
 

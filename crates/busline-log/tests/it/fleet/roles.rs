@@ -15,7 +15,8 @@ use rustix::process::{Signal, getpid, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::helper::{given, say, stop_flag};
-use crate::records::{Auditor, Rng, value_of};
+use crate::records::{Auditor, value_of};
+use crate::rng::Rng;
 
 /// The groups: of one the leases never end, of the other they end while a member is stopped; the third is the
 /// test's own.

@@ -139,6 +139,8 @@ fn said(vector: &Vector) -> Message {
     message.properties.content_type = text("content_type");
     message.properties.correlation_id = text("correlation_id");
     message.properties.reply_to = text("reply_to");
+    message.properties.content_encoding = text("content_encoding");
+    message.properties.priority = vector.read["priority"].as_u64().map(|n| n.try_into().unwrap());
     for (name, value) in vector.read["headers"].as_object().into_iter().flatten() {
         let value = value.as_str().unwrap().to_owned();
         match name.as_str() {
@@ -150,15 +152,14 @@ fn said(vector: &Vector) -> Message {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_has_exactly_the_properties_of_a_python_service() {
+async fn what_is_sent_has_exactly_the_properties_of_a_python_program() {
     let Some(broker) = Broker::shared() else { return };
     let vhost = broker.vhost();
     let link = link(&vhost);
     declare(&link, Vec::new()).await.unwrap();
     let (_connection, channel) = raw(&vhost).await;
-    let services = vectors().into_iter().filter(|v| v.id.starts_with('S') || v.mandatory);
     let mut kinds = 0;
-    for vector in services {
+    for vector in vectors().into_iter().filter(|vector| vector.id != "R1") {
         let mut consumer = raw_queue(&channel, &vector.exchange, &vector.key).await;
         let batch = Batch { messages: vec![said(&vector)], mandatory: vector.mandatory };
         let receipt = link.send(batch).await.unwrap().remove(0).await.unwrap();
@@ -171,7 +172,34 @@ async fn what_is_sent_has_exactly_the_properties_of_a_python_service() {
         assert_eq!(came.properties.bitmask(), vector.properties.bitmask(), "{}", vector.id);
         kinds += 1;
     }
-    assert_eq!(kinds, 25, "11 in CBOR, 11 in JSON, 3 of a command line");
+    assert_eq!(kinds, 37, "22 of a service, 9 of an endpoint, 6 of command lines");
+    // The last, a letter that is put back, must have come before it can be.
+    declare(&link, vec![spec("events", "S", &["LabBoom"])]).await.unwrap();
+    let mut stream = join(&link, "events", "S").await;
+    let mut consumer = raw_queue(&channel, "events", "LabBoom").await;
+    let letter = vectors().into_iter().find(|vector| vector.id == "R1").unwrap();
+    let (options, properties) = (BasicPublishOptions::default(), letter.properties.clone());
+    let (exchange, key) = ("events".into(), "LabBoom".into());
+    channel.basic_publish(exchange, key, options, &letter.body, properties).await.unwrap();
+    let delivery = next(&mut stream).await;
+    link.send(vec![delivery.message.clone()].into()).await.unwrap().remove(0).await.unwrap();
+    delivery.ack().await.unwrap();
+    for _ in 0..2 {
+        let came = raw_next(&mut consumer).await;
+        assert_eq!((&came.data, &came.properties), (&letter.body, &letter.properties), "R1");
+    }
+    // An answer to a command that had no id.
+    let mut consumer = raw_queue(&channel, "commands", "S.Return").await;
+    let answer = Message::new(topic("commands"), Key::new("S.Return").unwrap(), "x");
+    link.send(vec![answer.header("status", "success")].into())
+        .await
+        .unwrap()
+        .remove(0)
+        .await
+        .unwrap();
+    let came = raw_next(&mut consumer).await.properties;
+    let ids = (came.correlation_id(), came.reply_to().as_ref().map(|text| text.as_str()));
+    assert_eq!(ids, (&None, Some("")));
     // What goes nowhere comes back, and a log is never asked about.
     let lost = Message::new(topic("commands"), Key::new("nobody.Does").unwrap(), "x");
     let batch = Batch { messages: vec![lost], mandatory: true };
@@ -204,7 +232,7 @@ async fn every_message_of_a_python_program_is_understood() {
             channel.basic_publish(exchange, key, options, &vector.body, properties).await.unwrap();
             let delivery = next(&mut stream).await;
             let (came, id) = (&delivery.message, &vector.id);
-            assert_eq!((delivery.attempt.number, delivery.attempt.exact), (1, true), "{id}");
+            assert_eq!((delivery.attempt.number, delivery.attempt.exact), (1, false), "{id}");
             assert_eq!((came.topic.as_str(), came.key.as_str()), (of, &*vector.key), "{id}");
             assert_eq!(came.payload, vector.body, "{id}");
             let properties = &came.properties;
@@ -294,7 +322,7 @@ async fn retries_are_given_back_and_rejects_go_where_the_policy_says() {
     let message = Message { key: Key::new("S.Boom").unwrap(), ..said(&boom) };
     link.send(vec![message].into()).await.unwrap().remove(0).await.unwrap();
     let first = next(&mut stream).await;
-    assert_eq!((first.attempt.number, first.attempt.exact), (1, true));
+    assert_eq!((first.attempt.number, first.attempt.exact), (1, false));
     first.retry(None).await.unwrap();
     let second = next(&mut stream).await;
     assert_eq!((second.attempt.number, second.attempt.exact), (2, false), "at least two");
@@ -388,4 +416,57 @@ async fn a_dialect_that_is_not_spoken_is_refused_before_anything_is_opened() {
     let transport = busline_transports::open("amqp://localhost?dialect=eventail").unwrap();
     assert_eq!(transport.dialect(), Some(Dialect::Eventail));
     assert_eq!(transport.capabilities().profile, "amqp, eventail");
+}
+
+/// A service may have any name that its queue has room for, and a conversation is a header.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_conversations_are_as_long_as_with_a_python_service() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let link = link(&vhost);
+    let name = "x".repeat(245);
+    declare(&link, vec![spec("commands", &name, &["#"])]).await.unwrap();
+    let mut stream = join(&link, "commands", &name).await;
+    let mut said = Message::new(topic("commands"), Key::new("x.Do").unwrap(), "1");
+    said.properties.conversation_id = Some("c".repeat(60_000).into());
+    let batch = Batch { messages: vec![said.clone()], mandatory: true };
+    link.send(batch).await.unwrap().remove(0).await.unwrap();
+    let came = next(&mut stream).await;
+    assert_eq!(came.message.properties.conversation_id, said.properties.conversation_id);
+    came.ack().await.unwrap();
+    said.properties.correlation_id = Some("c".repeat(256).into());
+    let refused = link.send(vec![said].into()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Limit, "{refused}");
+    assert!(refused.to_string().contains("correlation_id"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_queue_is_declared_as_by_a_python_service_and_goes_when_it_is_left() {
+    let Some(broker) = Broker::shared() else { return };
+    let vhost = broker.vhost();
+    let link = link(&vhost);
+    declare(&link, Vec::new()).await.unwrap();
+    let queues = || {
+        let path = format!("/api/queues/{}", vhost.name);
+        let listed = broker.request("GET", &path, "").unwrap();
+        serde_json::from_str::<Vec<Value>>(&listed).unwrap()
+    };
+    let session = link.session(Role::Consume).await.unwrap();
+    let everything = Membership::Broadcast(Patterns::all());
+    let mut private =
+        session.subscribe(Subscribe::new(topic("configurations"), everything)).await.unwrap();
+    let [queue] = &queues()[..] else { panic!("one queue is expected") };
+    assert!(queue["name"].as_str().unwrap().starts_with("amq.gen-"), "{queue}");
+    for (name, is) in [("exclusive", true), ("durable", false), ("auto_delete", false)] {
+        assert_eq!(queue[name], is, "{name}: {queue}");
+    }
+    private.stop().await.unwrap();
+    drop(private);
+    let gone = async {
+        while !queues().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the queue goes while its session lives");
+    assert!(tokio::time::timeout(Duration::ZERO, session.next_event()).await.is_err());
 }

@@ -79,7 +79,7 @@ async fn wrong_credentials_and_hosts_are_told_apart_and_tell_no_secret() {
     for (url, kind) in [
         (format!("amqp://guest:hush@{address}"), ErrorKind::Unauthorized),
         (format!("amqp://nobody:hush@{address}"), ErrorKind::Unauthorized),
-        (format!("amqp://guest:guest@{address}/no-such-host"), ErrorKind::NotFound),
+        (format!("amqp://guest:guest@{address}/no-such-host"), ErrorKind::Unauthorized),
     ] {
         let error = refused(&url).await;
         assert_eq!(error.kind(), kind, "{error}");

@@ -55,6 +55,14 @@ pub fn encode<T: Serialize + ?Sized>(format: Format, payload: &T) -> Result<Byte
     }
 }
 
+/// As [`encode`]; what is not ASCII is escaped in JSON.
+pub(crate) fn encode_ascii<T: Serialize + ?Sized>(format: Format, payload: &T) -> Result<Bytes> {
+    match format {
+        Format::Cbor => encode(format, payload),
+        Format::Json => write(JsonSink::ascii(), format, payload),
+    }
+}
+
 pub(super) fn write<S: Sink, T: Serialize + ?Sized>(
     mut sink: S,
     format: Format,

@@ -153,7 +153,7 @@ impl Sink for JsonSink {
 
 /// A float as Python's `repr`: the shortest digits that mean it, with an exponent below 1e-4 and from
 /// 1e16 on.
-pub(super) fn python_float(value: f64) -> String {
+pub(crate) fn python_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

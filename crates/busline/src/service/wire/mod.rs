@@ -19,9 +19,11 @@ mod unicode;
 
 pub use body::{Body, Value};
 pub use envelope::{Conversation, Kind, Status, command, configuration, event, result, topic};
+pub(crate) use format::encode_ascii;
 pub use format::{Format, encode};
 pub use gelf::{Level, LogLine};
 pub use incoming::{Incoming, Invalid, decode};
+pub(crate) use json::python_float;
 pub use meta::Meta;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::stage::{Stage, listen, start};
 use crate::harness::Random;
 use crate::python::ground::Ground;
+use crate::python::peer::Peer;
 use crate::service::harness::soon;
 
 fn count(lines: &[Value], outcome: &str) -> usize {
@@ -55,6 +56,28 @@ async fn the_caller_says_what_came_back_and_what_is_missing() {
         // The queue is there, and nobody at it.
         let (lines, code) = stage.call(&["--count", "3", "--timeout", "1"]).await;
         assert_eq!((code, &lines.last().unwrap()["missing"]), (Some(2), &json!(3)), "{lines:?}");
+    }
+}
+
+/// Queues that are not there yet and commands that come back are no errors, and no payload is ever in a log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_normal_run_has_nothing_to_complain_of() {
+    for stage in Stage::all() {
+        let files = [(); 2].map(|()| tempfile::NamedTempFile::new().unwrap());
+        let [echo_says, caller_says] = files.each_ref().map(|file| file.reopen().unwrap());
+        let mut echo = Peer::start(stage.command("01_echo", &[]).stderr(echo_says));
+        echo.expect("ready").await;
+        let arguments = ["--count", "5", "--mode", "unroutable", "--timeout", "5"];
+        let mut caller = Peer::start(stage.command("02_caller", &arguments).stderr(caller_says));
+        caller.expect("ready").await;
+        let (lines, code) = listen(caller).await;
+        assert_eq!(code, Some(1), "{lines:?}");
+        echo.signal(Signal::TERM);
+        assert_eq!(echo.code().await, Some(0));
+        for file in files {
+            let said = std::fs::read_to_string(file.path()).unwrap();
+            assert!(!said.contains("ERROR") && !said.contains("lapin"), "{}: {said}", stage.url);
+        }
     }
 }
 
@@ -161,10 +184,10 @@ async fn a_signal_at_any_moment_ends_it_well() {
                 caller.expect("outcome").await;
             }
             echo.signal(Signal::TERM);
-            assert_eq!(echo.code().await, Some(0));
+            assert_eq!(echo.code_soon().await, Some(0));
         }
         caller.signal(Signal::TERM);
-        assert_eq!(caller.code().await, Some(0));
+        assert_eq!(caller.code_soon().await, Some(0));
     }
     // Nobody is there, and it tries to connect.
     let absent = start("01_echo", &["--bus", "amqp://127.0.0.1:9/"]);
@@ -177,7 +200,7 @@ async fn a_signal_at_any_moment_ends_it_well() {
         tokio::task::yield_now().await;
     }
     absent.signal(Signal::TERM);
-    assert_eq!(absent.code().await, Some(0));
+    assert_eq!(absent.code_soon().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,4 +3,6 @@
 mod echo;
 mod gateway;
 mod others;
+mod people;
+mod signals;
 mod stage;

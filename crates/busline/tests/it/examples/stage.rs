@@ -1,5 +1,6 @@
 //! Where the examples run, and how they are started.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -31,7 +32,12 @@ impl Stage {
 
     /// Starts an example with more arguments than the bus.
     pub(super) fn start(&self, example: &str, arguments: &[&str]) -> Peer {
-        start(example, &[&["--bus", &self.url], arguments].concat())
+        Peer::start(&mut self.command(example, arguments))
+    }
+
+    /// As [`Stage::start`], not started yet.
+    pub(super) fn command(&self, example: &str, arguments: &[&str]) -> Command {
+        command(example, &[&["--bus", &self.url], arguments].concat())
     }
 
     /// Starts an example and waits until it is ready, which is what it says first.
@@ -67,6 +73,17 @@ pub(super) async fn listen(mut peer: Peer) -> (Vec<Value>, Option<i32>) {
 
 /// Starts an example with these arguments.
 pub(super) fn start(example: &str, arguments: &[&str]) -> Peer {
+    Peer::start(&mut command(example, arguments))
+}
+
+fn command(example: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program(example));
+    command.args(arguments);
+    command
+}
+
+/// Where an example is.
+pub(super) fn program(example: &str) -> PathBuf {
     // Beside the directory of this test.
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -77,5 +94,5 @@ pub(super) fn start(example: &str, arguments: &[&str]) -> Peer {
         "{} is not built: `cargo build -p busline --examples --all-features`",
         path.display()
     );
-    Peer::start(Command::new(path).args(arguments))
+    path
 }

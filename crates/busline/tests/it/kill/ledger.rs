@@ -42,8 +42,6 @@ pub(crate) struct Sums {
     /// Attempts that no member reported: it was killed between claiming and saying so.
     pub(crate) unreported: u64,
     pub(crate) broadcast: usize,
-    /// Logs whose every byte was looked at.
-    pub(crate) logs: usize,
 }
 
 impl Ledger {

@@ -17,7 +17,11 @@ const COUNT: u64 = 10;
 #[test]
 fn a_child_that_inherits_a_bus_is_told_and_its_parent_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let url = harness::url(directory.path(), "");
+    forked(harness::url(directory.path(), ""));
+}
+
+/// A member of the bus of this URL has a child.
+pub(crate) fn forked(url: String) {
     let mut fleet = Fleet::new();
     let parent = fleet.start(Task::Fork { url, topic: TOPIC.to_owned() });
     let told = fleet.expect("what the child was told", |id, event| match event {

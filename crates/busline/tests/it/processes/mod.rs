@@ -3,6 +3,6 @@
 
 pub(crate) mod fork;
 pub(crate) mod full;
-mod idle;
-mod takeover;
+pub(crate) mod idle;
+pub(crate) mod takeover;
 pub(crate) mod workers;

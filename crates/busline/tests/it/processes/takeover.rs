@@ -44,16 +44,20 @@ fn holds_all(fleet: &mut Fleet, worker: usize) -> (u64, BTreeMap<u64, u32>) {
 #[test]
 fn who_is_killed_is_missed_at_once_by_those_who_wait() {
     let directory = tempfile::tempdir().unwrap();
-    let url = harness::url(directory.path(), "");
+    killed(&harness::url(directory.path(), ""));
+}
+
+/// Members of the bus of this URL are killed, one after the other.
+pub(crate) fn killed(url: &str) {
     let runtime = runtime();
-    let bus = runtime.block_on(bus_with(&url, COUNT));
+    let bus = runtime.block_on(bus_with(url, COUNT));
     let mut fleet = Fleet::new();
-    let mut holders = vec![fleet.start(holder(&url, 60_000))];
+    let mut holders = vec![fleet.start(holder(url, 60_000))];
     holds_all(&mut fleet, holders[0]);
     let mut times_ms = Vec::new();
     for round in 0..5 {
         // The next one waits in `next` when the one before dies with everything in its hands.
-        let next = fleet.start(holder(&url, 60_000));
+        let next = fleet.start(holder(url, 60_000));
         fleet.expect("the next member", |id, event| {
             (id == next && matches!(event, Event::Ready { .. })).then_some(())
         });
@@ -79,19 +83,45 @@ fn who_is_killed_is_missed_at_once_by_those_who_wait() {
     assert_eq!((info.acked, info.delivered, info.redelivered), (40, 240, 200), "{info:?}");
 }
 
+/// A member is killed that is alone: the next one who looks at the group sees that.
+pub(crate) fn killed_alone(url: &str) {
+    let runtime = runtime();
+    let bus = runtime.block_on(bus_with(url, COUNT));
+    let mut fleet = Fleet::new();
+    let holder = fleet.start(holder(url, 60_000));
+    holds_all(&mut fleet, holder);
+    let before = runtime.block_on(info(&bus));
+    assert_eq!((before.members, before.in_flight, before.waiting), (1, COUNT as u64, 0));
+    fleet.kill(holder);
+    fleet.settle(|_, _, _| {});
+    // The system may take a moment to let go of what it had.
+    let give_up = harness::now() + harness::DEADLINE;
+    loop {
+        let after = runtime.block_on(info(&bus));
+        if (after.members, after.in_flight, after.waiting) == (0, 0, COUNT as u64) {
+            break;
+        }
+        assert!(harness::now() < give_up, "{after:?}");
+    }
+}
+
 #[test]
 fn who_is_stopped_longer_than_its_lease_loses_what_it_held_and_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    let url = harness::url(directory.path(), "");
+    stopped(&harness::url(directory.path(), ""));
+}
+
+/// A member of the bus of this URL stands still for longer than its lease.
+pub(crate) fn stopped(url: &str) {
     let runtime = runtime();
-    let bus = runtime.block_on(bus_with(&url, COUNT));
+    let bus = runtime.block_on(bus_with(url, COUNT));
     let mut fleet = Fleet::new();
-    let stopped = fleet.start(holder(&url, 500));
+    let stopped = fleet.start(holder(url, 500));
     let (_, first) = holds_all(&mut fleet, stopped);
     assert!(first.values().all(|attempt| *attempt == 1));
     fleet.signal(stopped, Signal::STOP);
     let before = machine_us();
-    let other = fleet.start(holder(&url, 60_000));
+    let other = fleet.start(holder(url, 60_000));
     let (after, taken) = holds_all(&mut fleet, other);
     println!("takeover by a lease of 500 ms after SIGSTOP: {} ms", (after - before) / 1000);
     assert!(taken.values().all(|attempt| *attempt == 2), "{taken:?}");

@@ -1,6 +1,7 @@
 //! Beside the real Python library on a real broker: what it does and we do is compared, each calls, answers
 //! and hears the other, and both are one service.
 
+mod blocking;
 mod both;
 mod commands;
 mod configurations;

@@ -11,6 +11,9 @@ use tokio::sync::mpsc;
 /// Nothing that must come takes longer, however loaded the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Far more than an end takes that waits for nothing, and less than one that waits for what never comes.
+pub(crate) const SOON: Duration = Duration::from_secs(6);
+
 /// A process; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -74,6 +77,11 @@ impl Peer {
     pub(crate) async fn code(mut self) -> Option<i32> {
         self.rest().await;
         self.child.wait().unwrap().code()
+    }
+
+    /// As [`Peer::code`], and it takes not long.
+    pub(crate) async fn code_soon(self) -> Option<i32> {
+        tokio::time::timeout(SOON, self.code()).await.expect("it ends soon")
     }
 
     /// What it prints until its output ends.

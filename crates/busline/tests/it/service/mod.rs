@@ -5,5 +5,6 @@ mod handling;
 pub(crate) mod harness;
 mod layers;
 pub(crate) mod processes;
+mod refused;
 mod states;
 mod testing;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use busline::service::{App, Context, Fault, Lease, Level, Manual, Payload};
-use busline::{Attempt, ErrorKind};
+use busline::{Attempt, ErrorKind, Message};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::python::ground::Ground;
@@ -47,6 +48,51 @@ async fn a_service_takes_messages_once_it_is_configured() {
     assert_eq!(&*events.next().await.key, "Pong");
     service.stop().await.unwrap();
     probe.stop().await;
+}
+
+/// Whoever has the bus sees that: what was settled is flushed, and nothing goes on.
+#[tokio::test(start_paused = true)]
+async fn a_stop_closes_the_bus() {
+    let world = World::in_memory().await;
+    // Again and again: a close that is raced against something is lucky now and then.
+    for _ in 0..30 {
+        let (bus, app) = (world.bus().await, App::new("idle").event("E", async || {}));
+        let publisher = bus.publisher("events").await.unwrap();
+        let stopper = app.stopper();
+        let app = app.on_ready(move |_| {
+            stopper.stop();
+            async {}
+        });
+        app.run_until(bus, std::future::pending()).await.unwrap();
+        let message = Message::new("events".try_into().unwrap(), Default::default(), "");
+        let refused = publisher.send(vec![message]).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
+    }
+}
+
+/// As those of Python services do: what is logged outside of a conversation names none.
+#[tokio::test(start_paused = true)]
+async fn what_a_service_logs_by_itself_has_no_conversation() {
+    let world = World::in_memory().await;
+    let mut logs = world.tap("logs").await;
+    let app = App::new("probe").on_ready(async |context: Context| {
+        context.log(Level::INFO, "it is ready");
+        context.in_conversation("talk").log(Level::INFO, "in one");
+    });
+    let service = world.start_unready(app).await;
+    let mut line =
+        async || -> Value { serde_json::from_slice(&logs.message().await.payload).unwrap() };
+    for (short, conversation) in [("it is ready", ""), ("in one", "talk")] {
+        let line = line().await;
+        assert_eq!(
+            (&line["short_message"], &line["_conversation_id"]),
+            (&json!(short), &json!(conversation))
+        );
+    }
+    service.stop().await.unwrap();
+    let last = line().await;
+    assert_eq!(last["short_message"], "Shutting down…");
+    assert_eq!(last["_conversation_id"], "");
 }
 
 #[tokio::test(start_paused = true)]

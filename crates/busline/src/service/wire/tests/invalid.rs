@@ -96,7 +96,10 @@ fn bombs_are_undecodable() {
         ("application/json", b"[", b"]"),
         ("application/json", b"{\"a\": ", b"}"),
     ] {
-        for (depth, is_fine) in [(100, true), (100_000, false)] {
+        let edges = [(400, true), (401, false)];
+        // Of tags in tags Python takes fewer.
+        let edges = if open == b"\xc1" { &edges[..0] } else { &edges[..] };
+        for (depth, is_fine) in [&[(100, true), (100_000, false)], edges].concat() {
             let zero: &[u8] = if content_type.ends_with("json") { b"0" } else { b"\0" };
             let mut body = open.repeat(depth);
             body.extend_from_slice(zero);
@@ -110,6 +113,9 @@ fn bombs_are_undecodable() {
             assert_eq!(decoded.is_ok(), is_fine, "{depth} times {open:?}: {decoded:?}");
             if let Ok(incoming) = decoded {
                 assert!(incoming.body.value().is_ok());
+                // Given on without a look at it, it is still the same.
+                let given_on: Body = incoming.body.decode().unwrap();
+                assert_eq!(given_on.value().unwrap(), incoming.body.value().unwrap());
             }
         }
     }
