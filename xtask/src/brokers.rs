@@ -24,6 +24,8 @@ pub(crate) struct Service {
     pub(crate) address: &'static str,
     /// The node that this tool starts.
     pub(crate) node: Node,
+    /// Whether tests are run on it unasked. Otherwise they are, and need it, where its variable is set.
+    pub(crate) by_default: bool,
 }
 
 /// A node of ours, of one broker or another.
@@ -87,6 +89,7 @@ pub(crate) const SERVICES: &[Service] = &[
         variable: "BUSLINE_TEST_RABBITMQ",
         address: "127.0.0.1:35672",
         node: rabbitmq("busline-rabbitmq", 35672),
+        by_default: true,
     },
     // A second one to be stopped, blocked and killed, while other tests use the first.
     Service {
@@ -94,6 +97,7 @@ pub(crate) const SERVICES: &[Service] = &[
         variable: "BUSLINE_TEST_RABBITMQ_FAULTS",
         address: "127.0.0.1:35682",
         node: rabbitmq("busline-faults", 35682),
+        by_default: true,
     },
     // Below the ports that systems give to whoever connects: one that tries a port of these, while nobody listens,
     // would be connected with itself, and be in the way.
@@ -102,20 +106,33 @@ pub(crate) const SERVICES: &[Service] = &[
         variable: "BUSLINE_TEST_KAFKA",
         address: "127.0.0.1:29092",
         node: kafka("busline-kafka", 29092),
+        by_default: false,
     },
     Service {
         name: "kafka-faults",
         variable: "BUSLINE_TEST_KAFKA_FAULTS",
         address: "127.0.0.1:29192",
         node: kafka("busline-kafka-faults", 29192),
+        by_default: false,
     },
 ];
 
-/// `cargo xtask brokers [install|start|stop|status] [NAME…]`.
+impl Service {
+    fn is_wanted(&self) -> bool {
+        self.by_default || std::env::var_os(self.variable).is_some_and(|value| !value.is_empty())
+    }
+}
+
+/// Those that tests are to be run on: a broker that few can install must not be in the way of the others.
+pub(crate) fn wanted() -> Vec<Service> {
+    SERVICES.iter().copied().filter(Service::is_wanted).collect()
+}
+
+/// `cargo xtask brokers [install|start|stop|status] [NAME…]`; without names those that tests are run on, and `stop` all.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         [] => {
-            report(&probe_all());
+            report(&probe_all(SERVICES));
             Ok(())
         }
         ["status", names @ ..] => {
@@ -124,7 +141,11 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             demand(&probes, true)
         }
         ["install", names @ ..] => install(&named(names)?),
-        ["start", names @ ..] => start(&named(names)?).map(|_| report(&probe_all())),
+        ["start", names @ ..] => {
+            let services = named(names)?;
+            start(&services).map(|_| report(&probe_all(&services)))
+        }
+        ["stop"] => stop(SERVICES),
         ["stop", names @ ..] => stop(&named(names)?),
         [other, ..] => {
             Err(format!("brokers does not know '{other}': install, start, stop, status"))
@@ -199,7 +220,7 @@ fn named(names: &[&str]) -> Result<Vec<Service>> {
         let found = SERVICES.iter().find(|service| service.name == *name).copied();
         found.ok_or_else(|| format!("there is no broker '{name}'; there are {}", known()))
     };
-    if names.is_empty() { Ok(SERVICES.to_vec()) } else { names.iter().map(find).collect() }
+    if names.is_empty() { Ok(wanted()) } else { names.iter().map(find).collect() }
 }
 
 /// Whether it holds before this long has passed; looked at again and again.
@@ -226,9 +247,9 @@ pub(crate) struct Probe {
     reached: std::result::Result<String, String>,
 }
 
-/// Looks for each broker.
-pub(crate) fn probe_all() -> Vec<Probe> {
-    SERVICES.iter().copied().map(probe).collect()
+/// Looks for each of these brokers.
+pub(crate) fn probe_all(services: &[Service]) -> Vec<Probe> {
+    services.iter().copied().map(probe).collect()
 }
 
 fn probe(service: Service) -> Probe {
@@ -296,7 +317,8 @@ mod tests {
 
     fn service(address: &'static str) -> Service {
         let node = rabbitmq("no-such-node", 0);
-        Service { name: "TestMQ", variable: "BUSLINE_TEST_NO_SUCH_VARIABLE", address, node }
+        let (name, variable) = ("TestMQ", "BUSLINE_TEST_NO_SUCH_VARIABLE");
+        Service { name, variable, address, node, by_default: true }
     }
 
     #[test]
@@ -320,11 +342,22 @@ mod tests {
 
     #[test]
     fn names_are_known() {
-        assert_eq!(named(&[]).unwrap().len(), SERVICES.len());
+        assert_eq!(named(&[]).unwrap().len(), wanted().len());
         assert_eq!(named(&["rabbitmq"]).unwrap()[0].name, "rabbitmq");
         let error = run(&["start", "hareqm"]).unwrap_err();
         assert!(error.contains("no broker 'hareqm'; there are rabbitmq, "), "{error}");
         assert!(run(&["restart"]).unwrap_err().contains("install, start, stop, status"));
+    }
+
+    #[test]
+    fn what_few_can_install_is_wanted_only_where_it_is_named() {
+        let asked = Service { by_default: false, ..service("127.0.0.1:0") };
+        assert!(!asked.is_wanted());
+        assert!(Service { variable: "PATH", ..asked }.is_wanted());
+        assert!(Service { by_default: true, ..asked }.is_wanted());
+        let unasked = SERVICES.iter().filter(|service| service.by_default);
+        let names: Vec<_> = unasked.map(|service| service.name).collect();
+        assert_eq!(names, ["rabbitmq", "rabbitmq-faults"]);
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 /// Runs all tests and says what was skipped, if anything.
 pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Option<String>> {
     // Somebody without them still runs everything else; what is skipped then is said below.
-    let mut started = match brokers::start(brokers::SERVICES) {
+    let services = brokers::wanted();
+    let mut started = match brokers::start(&services) {
         Err(error) if required => return Err(error),
         Err(error) => {
             println!("{error}");
@@ -33,7 +34,7 @@ pub(crate) fn run_with(long: bool, required: bool, rest: &[&str]) -> Result<Opti
         }
         Ok(started) => Some(started),
     };
-    let probes = brokers::probe_all();
+    let probes = brokers::probe_all(&services);
     brokers::report(&probes);
     let result =
         brokers::demand(&probes, required).and_then(|()| cargo_test(long, required, rest, &probes));

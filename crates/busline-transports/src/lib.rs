@@ -17,10 +17,10 @@ pub mod file;
 #[cfg(all(any(test, feature = "fuzz"), feature = "file", unix))]
 #[doc(hidden)]
 pub mod fuzz;
-#[cfg(feature = "kafka")]
-pub mod kafka;
 #[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
 mod group;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(any(all(feature = "file", unix), feature = "sqlite"))]
 pub mod meta;
 #[cfg(feature = "redis")]

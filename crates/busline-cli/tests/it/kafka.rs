@@ -8,8 +8,11 @@ use crate::support::Place;
 
 /// A place on the broker, and a topic that nobody else has; `None`, said aloud, where there is no broker.
 fn place(name: &str) -> Option<(Place, String)> {
-    let address = std::env::var("BUSLINE_TEST_KAFKA");
-    let address = address.unwrap_or_else(|_| "127.0.0.1:29092".to_owned());
+    let address = std::env::var("BUSLINE_TEST_KAFKA").unwrap_or_default();
+    if address.is_empty() {
+        println!("skip: BUSLINE_TEST_KAFKA names no Kafka, see CONTRIBUTING.md");
+        return None;
+    }
     if let Err(error) = TcpStream::connect(&address) {
         let required = std::env::var("BUSLINE_REQUIRE_BROKERS").is_ok_and(|set| set != "0");
         assert!(!required, "Kafka is required and not at {address}: {error}");
