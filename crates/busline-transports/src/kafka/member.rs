@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::client::{Context, drop_elsewhere};
 
@@ -77,16 +77,19 @@ impl ConsumerContext for Told {
 }
 
 /// A consumer that leaves its group as it is dropped.
-#[derive(Clone)]
-pub(super) struct Member(Option<Arc<StreamConsumer<Told>>>);
+pub(super) struct Member {
+    consumer: Option<Arc<StreamConsumer<Told>>>,
+    /// Who waits for it to have left sees this go.
+    here: watch::Receiver<()>,
+}
 
 impl Member {
-    pub(super) fn new(consumer: StreamConsumer<Told>) -> Self {
-        Self(Some(Arc::new(consumer)))
+    pub(super) fn new(consumer: StreamConsumer<Told>, here: watch::Receiver<()>) -> Self {
+        Self { consumer: Some(Arc::new(consumer)), here }
     }
 
     pub(super) fn consumer(&self) -> &Arc<StreamConsumer<Told>> {
-        self.0.as_ref().expect("it is taken by the drop alone")
+        self.consumer.as_ref().expect("it is taken by the drop alone")
     }
 
     /// From now on it gives up everything at once.
@@ -97,6 +100,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        drop_elsewhere(self.0.take());
+        // In this order: it has left before it is said so.
+        drop_elsewhere((self.consumer.take(), self.here.clone()));
     }
 }

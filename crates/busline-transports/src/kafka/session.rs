@@ -62,6 +62,8 @@ pub(super) struct Core {
     admin: OnceLock<AdminClient<Context>>,
     known: Mutex<HashMap<Topic, Arc<About>>>,
     consuming: Mutex<Vec<Weak<Consuming>>>,
+    /// Seen by each member until it has left its group.
+    pub(super) members: tokio::sync::watch::Sender<()>,
 }
 
 impl KafkaSession {
@@ -87,6 +89,7 @@ impl KafkaSession {
             admin: OnceLock::new(),
             known: Mutex::default(),
             consuming: Mutex::default(),
+            members: tokio::sync::watch::channel(()).0,
         });
         core.reach().await?;
         tokio::spawn(watch(Arc::downgrade(&core)));
@@ -129,14 +132,23 @@ impl KafkaSession {
             }
             core.publisher().drain().await;
         };
+        let mut late = core.clock.sleep(deadline);
+        let mut is_in_time = false;
         if core.ended.get().is_none() {
             tokio::select! {
-                () = closing => {}
+                () = closing => is_in_time = true,
                 _ = core.ended.wait() => {}
-                () = core.clock.sleep(deadline) => {}
+                () = &mut late => {}
             }
         }
         core.end(Error::new(ErrorKind::Closed, "the session is closed"));
+        if is_in_time {
+            // A process that ends before its members have left keeps their partitions from others.
+            tokio::select! {
+                () = core.members.closed() => {}
+                () = late => {}
+            }
+        }
     }
 }
 

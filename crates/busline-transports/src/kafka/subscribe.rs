@@ -92,7 +92,8 @@ async fn join(
     let (topic, shards) = (subscribe.topic.clone(), about.shards);
     let (consuming, jobs) = Consuming::new(topic, Some(group.clone()), shards);
     core.remember(&consuming);
-    let worker = Worker::new(core, &consuming, Member::new(consumer), plan);
+    let worker =
+        Worker::new(core, &consuming, Member::new(consumer, core.members.subscribe()), plan);
     tokio::spawn(worker.run(jobs, events));
     Ok(KafkaSubscription { consuming, dialect: core.dialect, stopped: false })
 }
@@ -134,7 +135,8 @@ async fn listen(
     let (consuming, jobs) = Consuming::new(topic, None, shards);
     core.remember(&consuming);
     let plan = plan(subscribe, &about, None, patterns);
-    let mut worker = Worker::new(core, &consuming, Member::new(consumer), plan);
+    let mut worker =
+        Worker::new(core, &consuming, Member::new(consumer, core.members.subscribe()), plan);
     for (partition, place) in places {
         let queue = worker.member.consumer().split_partition_queue(&about.name, partition);
         worker.next_share += 1;
