@@ -119,13 +119,24 @@ pub(crate) trait ReceiptWatch: Send + Sync {
     fn answered(self: Arc<Self>, number: u64, published: Published);
 }
 
-/// Answers who waits for a receipt, whether it is watched or not. The first answer counts.
+/// Answers who waits for a receipt, whether it is watched or not. The first answer counts; dropped
+/// unanswered, it is `Unknown`.
 #[derive(Debug)]
-pub(crate) struct ReceiptAnswer(Arc<Cell>);
+pub(crate) struct ReceiptAnswer(Option<Arc<Cell>>);
 
 impl ReceiptAnswer {
-    pub(crate) fn answer(self, published: Published) {
-        Cell::answer(self.0.lock(), published);
+    pub(crate) fn answer(mut self, published: Published) {
+        if let Some(cell) = self.0.take() {
+            Cell::answer(cell.lock(), published);
+        }
+    }
+}
+
+impl Drop for ReceiptAnswer {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            Cell::answer(cell.lock(), unanswered());
+        }
     }
 }
 
@@ -191,22 +202,22 @@ impl PendingReceipt {
         Self(State::Ready(Some(published)))
     }
 
-    /// What answers it in the place of its session.
-    pub(crate) fn answerer(&mut self) -> ReceiptAnswer {
-        ReceiptAnswer(Arc::clone(self.cell()))
-    }
-
-    /// From here on its session answers `watch`; at once, where it has answered already.
-    pub(crate) fn watch(&mut self, watch: Arc<dyn ReceiptWatch>, number: u64) {
-        let mut inside = self.cell().lock();
-        match inside.answer.take() {
-            Some(published) => {
-                inside.is_answered = false;
-                drop(inside);
-                watch.answered(number, published);
-            }
+    /// From here on its session answers `watch`, and who waits is answered by what this returns. With it comes the
+    /// answer that is there already: it is the watcher's now.
+    pub(crate) fn watch(
+        &mut self,
+        watch: Arc<dyn ReceiptWatch>,
+        number: u64,
+    ) -> (ReceiptAnswer, Option<Published>) {
+        let cell = self.cell();
+        let mut inside = cell.lock();
+        let answered = inside.answer.take();
+        match &answered {
+            Some(_) => inside.is_answered = false,
             None => inside.watch = Some((watch, number)),
         }
+        drop(inside);
+        (ReceiptAnswer(Some(Arc::clone(cell))), answered)
     }
 
     fn cell(&mut self) -> &Arc<Cell> {

@@ -142,10 +142,10 @@ fn killed(place: &Place, from: &str, to: &str, more: &[&str], count: u64) -> usi
     let mut copied = 0;
     let mut consumer = Consumer::open(to, "t").unwrap();
     let mut kills = 0;
-    for part in [3, 5, 7, 9] {
+    for part in [5, 300, 500, 700] {
         let running = place.start(&[&["--json"], &bridge(from, to, more)[..]].concat());
         // Killed as soon as it has come so far, wherever it is with what comes then.
-        while copied < count * part / 10 {
+        while copied < count * part / 1000 {
             let record = consumer.next_message().unwrap().unwrap();
             copied = copied.max(n(&record) + 1);
         }

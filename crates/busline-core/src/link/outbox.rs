@@ -49,6 +49,7 @@ struct Kept {
     on_their_way: usize,
     /// Why the session is gone, until another takes its place.
     lost: Option<Error>,
+    is_resending: bool,
     is_closed: bool,
 }
 
@@ -70,10 +71,14 @@ impl Kept {
         self.first + self.messages.len() as u64
     }
 
-    /// The loss is dealt with from here on: these are to be sent again.
+    /// These are to be sent again. Until that is done they count as lost: whoever does it may be cut off.
     fn begin_again(&mut self) -> Range<u64> {
-        self.lost = None;
+        (self.lost, self.is_resending) = (None, true);
         self.first..self.next()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.is_some() || self.is_resending
     }
 
     fn get(&self, number: u64) -> Option<&Unconfirmed> {
@@ -125,8 +130,9 @@ impl Outbox {
         let permits = u32::try_from(room).expect("the window is no larger");
         let permits = self.window.acquire_many(permits).await.map_err(|_| closed())?;
         let mut turn = Arc::clone(&self.live).lock_owned().await;
+        let mut waits = None;
         loop {
-            if self.kept().lost.is_some() {
+            while self.kept().is_lost() {
                 turn = self.replace(turn).await?;
             }
             let session = match &*turn {
@@ -142,6 +148,11 @@ impl Outbox {
                 Err(error) if error.kind() == ErrorKind::Disconnected => self.lose(error),
                 Err(error) => return Err(error),
             }
+            // At once after the first loss; one that takes connections and loses each is not asked without a pause.
+            match &mut waits {
+                None => waits = Some(link.0.options.backoff.waits()),
+                Some(waits) => link.pause(waits).await,
+            }
         }
     }
 
@@ -154,7 +165,9 @@ impl Outbox {
     pub(super) fn close(&self) {
         self.kept().is_closed = true;
         self.give_up(&closed());
-        drop(self.live.try_lock().map(|mut live| live.take()));
+        // Who has the turn is told of the close, and lets it go.
+        let live = Arc::clone(&self.live);
+        self.runtime.spawn(async move { drop(live.lock_owned().await.take()) });
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -169,19 +182,22 @@ impl Outbox {
     ) -> Vec<PendingReceipt> {
         let mut kept = self.kept();
         let first = kept.next();
+        let mut answered = Vec::new();
         for (index, (message, receipt)) in batch.messages.into_iter().zip(&mut receipts).enumerate()
         {
-            let (permits, receipt) = (usize::from(index < room), receipt.answerer());
-            let mandatory = batch.mandatory;
+            let number = kept.next();
+            // Under the lock: whoever gives up all that is kept finds it watched.
+            let (receipt, answer) = receipt.watch(self.watch(), number);
+            answered.extend(answer.map(|answer| (number, answer)));
+            let (permits, mandatory) = (usize::from(index < room), batch.mandatory);
             kept.messages.push_back(Some(Unconfirmed { message, mandatory, permits, receipt }));
             kept.on_their_way += 1;
         }
-        let numbers = first..kept.next();
+        let count = usize::try_from(kept.next() - first).unwrap_or(usize::MAX);
         drop(kept);
-        let count = usize::try_from(numbers.end - first).unwrap_or(usize::MAX);
         self.window.add_permits(room.saturating_sub(count));
-        for (number, receipt) in numbers.zip(&mut receipts) {
-            receipt.watch(self.watch(), number);
+        for (number, answer) in answered {
+            Arc::clone(self).answered(number, answer);
         }
         receipts
     }
@@ -207,7 +223,8 @@ impl Outbox {
     /// Puts a session in the place of the lost one. It goes on when nobody waits for it any more: what it
     /// has sent again already must not be sent once more by the next who comes.
     async fn replace(self: &Arc<Self>, turn: Turn) -> Result<Turn> {
-        let replacing = self.runtime.spawn(Arc::clone(self).replacing(turn));
+        // In the runtime of who sends: that of the outbox may be gone.
+        let replacing = tokio::spawn(Arc::clone(self).replacing(turn));
         replacing.await.unwrap_or_else(|cause| {
             Err(Error::new(ErrorKind::Other, "sending again panicked").source(cause))
         })
@@ -217,7 +234,10 @@ impl Outbox {
         let mut closing = self.closed.clone();
         tokio::select! {
             biased;
-            Ok(_) = closing.wait_for(|closed| *closed) => Err(closed()),
+            Ok(_) = closing.wait_for(|closed| *closed) => {
+                self.give_up(&closed());
+                Err(closed())
+            }
             turn = self.resend(turn) => turn,
         }
     }
@@ -237,17 +257,22 @@ impl Outbox {
             }
             let numbers = self.kept().begin_again();
             if numbers.is_empty() {
+                self.kept().is_resending = false;
                 return Ok(turn);
             }
             let session = match link.session(Role::Publish).await {
                 Ok(session) => Arc::clone(turn.insert(session)),
                 Err(error) => {
+                    self.kept().is_resending = false;
                     self.give_up(&error);
                     return Ok(turn);
                 }
             };
             match self.resend_on(&*session, numbers).await {
-                Ok(()) => return Ok(turn),
+                Ok(()) => {
+                    self.kept().is_resending = false;
+                    return Ok(turn);
+                }
                 Err(error) => self.lose(error),
             }
             link.pause(waits.get_or_insert_with(|| link.0.options.backoff.waits())).await;
@@ -267,7 +292,10 @@ impl Outbox {
                 Ok(receipts) => {
                     for mut receipt in receipts {
                         self.kept().on_their_way += 1;
-                        receipt.watch(self.watch(), number);
+                        // Nobody waits for this one: what answers is that of the first copy.
+                        if let (_, Some(answer)) = receipt.watch(self.watch(), number) {
+                            Arc::clone(self).answered(number, answer);
+                        }
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Disconnected => return Err(error),
@@ -297,7 +325,7 @@ impl Outbox {
     /// As nobody may come to send something new, who would send again what is lost.
     async fn sending_again(self: Arc<Self>) {
         let turn = Arc::clone(&self.live).lock_owned().await;
-        if self.kept().lost.is_some() {
+        if self.kept().is_lost() {
             // Where it fails, those who wait for receipts were told.
             drop(self.replacing(turn).await);
         }
@@ -337,10 +365,10 @@ impl ReceiptWatch for Outbox {
         if is_calm {
             self.calm.notify_waiters();
         }
-        if self.link.strong_count() == 0 {
-            // The last answer ends the session, elsewhere: who answers may be in the middle of it.
-            let runtime = self.runtime.clone();
-            runtime.spawn(async move { drop(self) });
+        // The last one ends the session, elsewhere: who answers may be in the middle of it.
+        let runtime = self.runtime.clone();
+        if let Some(last) = Arc::into_inner(self) {
+            runtime.spawn(async move { drop(last) });
         }
     }
 }

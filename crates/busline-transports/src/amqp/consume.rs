@@ -1,5 +1,6 @@
 //! The one task of a subscription: takes in what comes, and tells the broker what was settled.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     flushes: Futures<()>,
     /// What is held here until it is due, then given back.
     timers: Futures<(u64, Held)>,
+    /// The tags of what is held.
+    holding: BTreeSet<u64>,
     /// Who asked, of those whose settles are not flushed yet.
     awaited: Vec<SettledSender>,
     /// So many are told the broker while it has not answered yet, so that it has always something to send.
@@ -87,6 +90,7 @@ impl Worker {
             writes: FuturesUnordered::new(),
             flushes: FuturesUnordered::new(),
             timers: FuturesUnordered::new(),
+            holding: BTreeSet::new(),
             awaited: Vec::new(),
             acks_max: usize::from(prefetch / ACKS_SHARE).max(1),
             stopping: false,
@@ -114,7 +118,10 @@ impl Worker {
                 Some(routed) = self.routes.next() => self.routed(routed),
                 Some(written) = self.writes.next() => self.check(written),
                 Some(()) = self.flushes.next() => {}
-                Some((tag, held)) = self.timers.next() => self.requeue(tag, &held),
+                Some((tag, held)) = self.timers.next() => {
+                    self.holding.remove(&tag);
+                    self.requeue(tag, &held);
+                }
                 came = next(&mut self.consumer) => self.came(came),
             }
             self.tell();
@@ -236,6 +243,7 @@ impl Worker {
 
     fn hold(&mut self, tag: u64, held: Held, after: Duration) {
         let sleep = self.core.clock.sleep(after);
+        self.holding.insert(tag);
         self.timers.push(Box::pin(async move {
             sleep.await;
             (tag, held)
@@ -324,26 +332,23 @@ impl Worker {
     }
 
     fn came(&mut self, first: Option<lapin::Result<lapin::message::Delivery>>) {
-        let mut came = Some(first);
-        for _ in 0..TAKE_MAX {
-            match came {
-                Some(Some(Ok(delivery))) => self.take_in(delivery),
-                Some(Some(Err(said))) => {
+        let (mut came, mut taken) = (Some(first), 0);
+        while let Some(one) = came {
+            match one {
+                Some(Ok(delivery)) => self.take_in(delivery),
+                Some(Err(said)) => {
                     self.consumer = None;
                     return self.core.ended.end(disconnected(said));
                 }
-                Some(None) => {
+                None => {
                     self.consumer = None;
                     return self.fetching_ended();
                 }
-                None => break,
             }
-            came = next(&mut self.consumer).now_or_never();
+            taken += 1;
+            came = if taken < TAKE_MAX { next(&mut self.consumer).now_or_never() } else { None };
         }
         self.consuming.bell.notify_one();
-        if let Some(Some(Ok(delivery))) = came {
-            self.take_in(delivery);
-        }
     }
 
     fn take_in(&mut self, delivery: lapin::message::Delivery) {
@@ -398,9 +403,8 @@ impl Worker {
             self.nack(tag, true);
         }
         // What is held until it is due is given back too: nobody would be there for it.
-        for (tag, _) in
-            std::mem::take(&mut self.timers).into_iter().filter_map(FutureExt::now_or_never)
-        {
+        self.timers = FuturesUnordered::new();
+        for tag in std::mem::take(&mut self.holding) {
             self.nack(tag, true);
         }
         let stops = std::mem::take(&mut self.stops);

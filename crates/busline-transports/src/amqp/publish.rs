@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use busline_core::receipt::ReceiptSender;
 use busline_core::{Error, ErrorKind, PendingReceipt, PublishError, Published, Receipt, Result};
@@ -182,11 +184,40 @@ impl Worker {
                 Job::Drain(done) => drains.push(done),
             }
         }
-        while let Some(Some(confirmed)) = self.confirms.next().now_or_never() {
-            ledger.take_in(confirmed);
+        // Until nothing is ready: a set of futures also says that it waits when it only lets others go first.
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            flag.0.store(false, Ordering::SeqCst);
+            match self.confirms.poll_next_unpin(&mut context) {
+                Poll::Ready(Some(confirmed)) => ledger.take_in(confirmed),
+                Poll::Ready(None) => break,
+                Poll::Pending if !flag.0.load(Ordering::SeqCst) => break,
+                Poll::Pending => {}
+            }
         }
         ledger.decide();
         drains
+    }
+}
+
+/// However it ends, nobody waits for it, and nothing is entered any more.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let mut ledger = lock(&self.ledger);
+        ledger.ended.end(gone());
+        ledger.fail(&gone());
+    }
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
