@@ -36,6 +36,9 @@ pub(super) struct Outbox {
 
 type Live = Option<Arc<dyn Session>>;
 
+/// From here on the pauses are as long as they get.
+const PAUSES_MAX: usize = 32;
+
 /// The right to send, and what sends.
 type Turn = OwnedMutexGuard<Live>;
 
@@ -50,6 +53,8 @@ struct Kept {
     /// Why the session is gone, until another takes its place.
     lost: Option<Error>,
     is_resending: bool,
+    /// How many sessions were lost in a row without an answer: a message may be what ends them.
+    losses: usize,
     is_closed: bool,
 }
 
@@ -75,6 +80,13 @@ impl Kept {
     fn begin_again(&mut self) -> Range<u64> {
         (self.lost, self.is_resending) = (None, true);
         self.first..self.next()
+    }
+
+    /// Notes a loss; how many there were before it without an answer.
+    fn lose_again(&mut self) -> usize {
+        let before = self.losses;
+        self.losses += 1;
+        before
     }
 
     fn is_lost(&self) -> bool {
@@ -130,7 +142,6 @@ impl Outbox {
         let permits = u32::try_from(room).expect("the window is no larger");
         let permits = self.window.acquire_many(permits).await.map_err(|_| closed())?;
         let mut turn = Arc::clone(&self.live).lock_owned().await;
-        let mut waits = None;
         loop {
             while self.kept().is_lost() {
                 turn = self.replace(turn).await?;
@@ -147,11 +158,6 @@ impl Outbox {
                 }
                 Err(error) if error.kind() == ErrorKind::Disconnected => self.lose(error),
                 Err(error) => return Err(error),
-            }
-            // At once after the first loss; one that takes connections and loses each is not asked without a pause.
-            match &mut waits {
-                None => waits = Some(link.0.options.backoff.waits()),
-                Some(waits) => link.pause(waits).await,
             }
         }
     }
@@ -244,7 +250,6 @@ impl Outbox {
 
     /// Sends what is unconfirmed on a new session, in its order, before anybody else has his turn.
     async fn resend(self: &Arc<Self>, mut turn: Turn) -> Result<Turn> {
-        let mut waits = None;
         loop {
             // What the old session has still to say, it says: nothing is sent twice that was stored.
             self.calm().await;
@@ -255,6 +260,7 @@ impl Outbox {
             if let Some(session) = turn.take() {
                 link.forget(Role::Publish, &session).await;
             }
+            self.pause_after_losses(&link).await;
             let numbers = self.kept().begin_again();
             if numbers.is_empty() {
                 self.kept().is_resending = false;
@@ -275,7 +281,14 @@ impl Outbox {
                 }
                 Err(error) => self.lose(error),
             }
-            link.pause(waits.get_or_insert_with(|| link.0.options.backoff.waits())).await;
+        }
+    }
+
+    /// None after the first loss, then longer ones until something is answered.
+    async fn pause_after_losses(&self, link: &Link) {
+        let losses = self.kept().lose_again();
+        if let Some(again) = losses.checked_sub(1) {
+            link.pause(&mut link.0.options.backoff.waits().skip(again.min(PAUSES_MAX))).await;
         }
     }
 
@@ -355,6 +368,7 @@ impl ReceiptWatch for Outbox {
                 }
             }
             None => {
+                kept.losses = 0;
                 let one = kept.take(number);
                 drop(kept);
                 if let Some(one) = one {

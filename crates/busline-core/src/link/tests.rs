@@ -427,9 +427,9 @@ async fn a_style_asks_for_a_dialect_and_the_url_has_the_last_word() {
     assert!(error.to_string().contains("two dialects, 'busline' and 'eventail'"), "{error}");
 }
 
-/// A bus in memory that says it lacks some promises.
+/// A bus in memory that says it lacks some promises; or one whose sessions end with each message, which counts them.
 #[derive(Debug)]
-struct Lacking(MemoryTransport, Vec<Capability>);
+struct Lacking(MemoryTransport, Vec<Capability>, Option<Arc<std::sync::atomic::AtomicUsize>>);
 
 impl std::fmt::Display for Lacking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -438,7 +438,7 @@ impl std::fmt::Display for Lacking {
 }
 
 #[derive(Debug)]
-struct LackingSession(Arc<dyn Session>, Vec<Capability>);
+struct LackingSession(Arc<dyn Session>, Vec<Capability>, bool);
 
 impl Transport for Lacking {
     fn capabilities(&self) -> Capabilities {
@@ -448,7 +448,11 @@ impl Transport for Lacking {
     fn connect(&self, connect: Connect) -> BoxFuture<'_, Result<Arc<dyn Session>>> {
         Box::pin(async move {
             let session = self.0.connect(connect).await?;
-            Ok(Arc::new(LackingSession(session, self.1.clone())) as Arc<dyn Session>)
+            if let Some(connects) = &self.2 {
+                connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            let loses = self.2.is_some();
+            Ok(Arc::new(LackingSession(session, self.1.clone(), loses)) as Arc<dyn Session>)
         })
     }
 }
@@ -467,6 +471,11 @@ impl Session for LackingSession {
     }
 
     fn send(&self, batch: Batch) -> BoxFuture<'_, Result<Vec<PendingReceipt>>> {
+        if self.2 {
+            // Accepted, and then it ends.
+            let lost = batch.messages.iter().map(|_| PendingReceipt::channel().1).collect();
+            return Box::pin(async { Ok(lost) });
+        }
         self.0.send(batch)
     }
 
@@ -505,7 +514,7 @@ async fn what_is_refused_fails_when_it_binds_and_names_the_way_out() {
         Capability::BlockingRetry,
         Capability::Unroutable,
     ];
-    let transport = Lacking(MemoryTransport::new(), lacks.to_vec());
+    let transport = Lacking(MemoryTransport::new(), lacks.to_vec(), None);
     let link = Link::new(vec![Arc::new(transport)], options()).unwrap();
     let plain = GroupSpec { attempts_max: None, ..GroupSpec::new(topic(), group()) };
     let declare = async |topic_spec: TopicSpec, group_spec: GroupSpec| {
@@ -666,4 +675,15 @@ async fn the_law_of_the_python_services_waits_a_second_more_after_each_attempt()
         times.into_iter().map(|at| (at - start).as_secs()).collect::<Vec<_>>()
     };
     assert_eq!((since(first), since(second)), (vec![0, 3, 10], vec![1, 6]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_ends_every_session_is_not_sent_without_a_pause() {
+    let connects = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let transport = Lacking(MemoryTransport::new(), Vec::new(), Some(Arc::clone(&connects)));
+    let link = Link::new(vec![Arc::new(transport)], options()).unwrap();
+    let receipt = link.send(batch(&["poison"])).await.unwrap().remove(0);
+    tokio::time::timeout(Duration::from_secs(60), receipt).await.unwrap_err();
+    let connects = connects.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((4..30).contains(&connects), "{connects} in a minute");
 }
