@@ -145,6 +145,11 @@ impl Recorder {
         let mut tape = self.tape();
         if tape.running {
             let medium = alter(self.inner.snapshot());
+            // The thread of a process that was killed still runs into its next call, which does nothing any more: by then
+            // others may have done what it was about to do.
+            if only_death && !self.inner.is_alive() {
+                return;
+            }
             let known = tape.known.clone();
             tape.points.push(Point { medium, known, only_death, what: what() });
         }
