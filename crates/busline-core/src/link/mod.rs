@@ -37,7 +37,8 @@ use crate::transport::{
 pub struct LinkOptions {
     /// The clock it sleeps by.
     pub clock: Arc<dyn Clock>,
-    /// The waits between attempts to connect.
+    /// The waits between attempts to connect, and between sessions that are lost without an answer. In the dialect of
+    /// the Python services attempts wait as theirs do: 1, 2 … 30 s.
     pub backoff: Backoff,
     /// How long the first connect may take in all, retries included; later ones have no limit.
     pub first_connect_max: Duration,

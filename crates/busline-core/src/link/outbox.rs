@@ -17,6 +17,9 @@ use crate::message::Message;
 use crate::receipt::{PendingReceipt, PublishError, Published, ReceiptAnswer, ReceiptWatch};
 use crate::transport::{Batch, Role, Session};
 
+/// From here on the pauses are as long as they get.
+const PAUSES_MAX: usize = 32;
+
 /// The publishing half of a link, in order.
 pub(super) struct Outbox {
     /// Weak, so that a link that everybody dropped ends.
@@ -35,9 +38,6 @@ pub(super) struct Outbox {
 }
 
 type Live = Option<Arc<dyn Session>>;
-
-/// From here on the pauses are as long as they get.
-const PAUSES_MAX: usize = 32;
 
 /// The right to send, and what sends.
 type Turn = OwnedMutexGuard<Live>;
