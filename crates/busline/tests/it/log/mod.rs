@@ -1,4 +1,4 @@
-//! The log style: on memory, on files, and on the broker's streams where there is a broker, by URL alone.
+//! The log style: on memory, on files, in a database, and on the broker's streams where there is a broker, by URL alone.
 
 mod blocking;
 mod reading;
@@ -34,6 +34,12 @@ impl World {
         Self { _directory: Some(directory), ..Self::at(url).await }
     }
 
+    async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}?sync=os", directory.path().join("bus.db").display());
+        Self { _directory: Some(directory), ..Self::at(url).await }
+    }
+
     async fn at(url: String) -> Self {
         let bus = Bus::open(&url).await.unwrap();
         Self { url, bus, _ground: None, _directory: None }
@@ -41,7 +47,7 @@ impl World {
 
     /// One of each kind.
     async fn all() -> Vec<Self> {
-        let mut all = vec![Self::memory().await, Self::file().await];
+        let mut all = vec![Self::memory().await, Self::file().await, Self::sqlite().await];
         if let Some(ground) = Ground::find() {
             let url = format!("{}?replay=true", ground.url());
             all.push(Self { _ground: Some(ground), ..Self::at(url).await });
